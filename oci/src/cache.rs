@@ -1,0 +1,405 @@
+//! The content-addressed cache of native code.
+//!
+//! `ROOT/ENGINE/SHA256.cwasm`: the folder names the set of engines that can load the code, the file the module it was
+//! made from. An entry is written to a temporary name and renamed, under one lock per key, so that a hundred replicas
+//! compile once and nobody sees half a file. It ends in a footer with its length and a CRC-32, which tells a damaged
+//! entry from a sound one; against people, the folder's ownership is what protects.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::Error;
+
+/// Marks an entry that was written to its end. The last byte is the footer's version.
+const MAGIC: &[u8; 8] = b"LIGHTER\x01";
+/// Magic, length of the code (u64 LE), CRC-32 of the code (u32 LE), 4 bytes of zero.
+const FOOTER: u64 = 24;
+
+/// A folder of native code that only its owner can write.
+#[derive(Debug)]
+pub struct Cache {
+    root: PathBuf,
+    max_bytes: u64,
+}
+
+/// Which code: made by which engine from which module.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Folder name: engines with the same fingerprint load each other's code.
+    pub fingerprint: String,
+    /// SHA-256 of the module, 64 hex digits.
+    pub digest: String,
+}
+
+/// A sound entry, ready to be mapped.
+#[derive(Debug)]
+pub struct Entry {
+    /// The file. Stays valid when the entry is evicted.
+    pub file: File,
+    /// Its name, for messages and for [`Cache::discard`].
+    pub path: PathBuf,
+    /// Whether this call made it.
+    pub made: bool,
+}
+
+impl Cache {
+    /// Opens the cache at `root`, making it if it isn't there. Keeps at most `max_bytes` of entries for each engine.
+    ///
+    /// # Errors
+    /// [`Error::CacheUntrusted`] if others could write to it, [`Error::Cache`] if it can't be made.
+    pub fn open(root: &Path, max_bytes: u64) -> Result<Self, Error> {
+        trusted_folder(root)?;
+        Ok(Self { root: root.to_owned(), max_bytes })
+    }
+
+    /// The entry of `key`, or one that `make` writes into the file it is given.
+    ///
+    /// Blocks while another process makes the same entry. A damaged entry is thrown away and made again.
+    ///
+    /// # Errors
+    /// What `make` returns, or [`Error::Cache`] as `E`.
+    pub fn get_or_make<E: From<Error>>(
+        &self,
+        key: &Key,
+        make: impl FnOnce(&File) -> Result<(), E>,
+    ) -> Result<Entry, E> {
+        let folder = self.root.join(&key.fingerprint);
+        trusted_folder(&folder)?;
+        let path = folder.join(format!("{}.cwasm", key.digest));
+        if let Some(entry) = sound_entry(&path)? {
+            return Ok(entry);
+        }
+        let _lock = KeyLock::acquire(folder.join(format!("{}.lock", key.digest)))?;
+        // Whoever held the lock before may have made it.
+        if let Some(entry) = sound_entry(&path)? {
+            return Ok(entry);
+        }
+        let temporary = Temporary::new(folder.join(format!("{}.tmp", key.digest)))?;
+        make(&temporary.file)?;
+        let file = temporary.finish(&path)?;
+        self.evict(&folder, &path)?;
+        Ok(Entry { file, path, made: true })
+    }
+
+    /// Throws an entry away that its engine could not load.
+    ///
+    /// # Errors
+    /// The file can't be removed, for another reason than that it is gone.
+    pub fn discard(&self, entry: &Entry) -> Result<(), Error> {
+        remove_if_there(&entry.path)
+    }
+
+    /// Removes what was used least recently until the folder fits, but never `keep`.
+    fn evict(&self, folder: &Path, keep: &Path) -> Result<(), Error> {
+        let listed = |source| Error::Cache { operation: "list cache folder", path: folder.to_owned(), source };
+        let mut entries = Vec::new();
+        for item in fs::read_dir(folder).map_err(listed)? {
+            let item = item.map_err(listed)?;
+            let path = item.path();
+            if path.extension().is_some_and(|e| e == "cwasm")
+                && let Ok(metadata) = item.metadata()
+            {
+                entries.push((metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), path));
+            }
+        }
+        let mut total: u64 = entries.iter().map(|(_, len, _)| len).sum();
+        entries.sort();
+        for (_, len, path) in entries {
+            if total <= self.max_bytes {
+                break;
+            }
+            if path != keep {
+                remove_if_there(&path)?;
+                total -= len;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes `path` with mode 0700 where it is missing, and checks that nobody else can write to it.
+fn trusted_folder(path: &Path) -> Result<(), Error> {
+    let failed = |operation, source| Error::Cache { operation, path: path.to_owned(), source };
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(|source| failed("create cache folder", source))?;
+            fs::symlink_metadata(path).map_err(|source| failed("look at cache folder", source))?
+        }
+        Err(source) => return Err(failed("look at cache folder", source)),
+    };
+    let untrusted = |why: String| Err(Error::CacheUntrusted { path: path.to_owned(), why });
+    if !metadata.is_dir() {
+        return untrusted("it is not a folder".to_owned());
+    }
+    let user = nix::unistd::geteuid().as_raw();
+    if metadata.uid() != user {
+        return untrusted(format!("it belongs to user {}, not to {user}", metadata.uid()));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return untrusted(format!("its mode is {:04o}, so others can write to it", metadata.mode() & 0o7777));
+    }
+    Ok(())
+}
+
+/// The entry at `path` if it is whole; a damaged one is removed.
+fn sound_entry(path: &Path) -> Result<Option<Entry>, Error> {
+    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(Error::Cache { operation: "open cache entry", path: path.to_owned(), source });
+        }
+    };
+    if is_sound(&file).unwrap_or(false) {
+        // For eviction. Entries are read through mmap, which leaves no trace under noatime.
+        let now = nix::sys::time::TimeSpec::UTIME_NOW;
+        let omit = nix::sys::time::TimeSpec::UTIME_OMIT;
+        let _ = nix::sys::stat::futimens(&file, &now, &omit);
+        return Ok(Some(Entry { file, path: path.to_owned(), made: false }));
+    }
+    remove_if_there(path)?;
+    Ok(None)
+}
+
+fn is_sound(mut file: &File) -> io::Result<bool> {
+    let len = file.metadata()?.len();
+    if len < FOOTER {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::Start(len - FOOTER))?;
+    let mut found = [0; FOOTER as usize];
+    file.read_exact(&mut found)?;
+    let code = len - FOOTER;
+    if found[..16] != footer(code, 0)[..16] {
+        return Ok(false);
+    }
+    let sum = checksum(file, code)?;
+    file.rewind()?;
+    Ok(found == footer(code, sum))
+}
+
+fn footer(len: u64, sum: u32) -> [u8; FOOTER as usize] {
+    let mut bytes = [0; FOOTER as usize];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..16].copy_from_slice(&len.to_le_bytes());
+    bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// CRC-32 of the first `len` bytes. Reads instead of mapping: the pages stay the page cache's, not this process's.
+fn checksum(mut file: &File, len: u64) -> io::Result<u32> {
+    file.rewind()?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut rest = len;
+    while rest > 0 {
+        let want = usize::try_from(rest).map_or(buffer.len(), |r| r.min(buffer.len()));
+        file.read_exact(&mut buffer[..want])?;
+        hasher.update(&buffer[..want]);
+        rest -= want as u64;
+    }
+    Ok(hasher.finalize())
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Cache { operation: "remove cache entry", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An entry in the making, removed if it is not finished. The key's lock is held, so its name is ours alone, and one
+/// that a killed process left is overwritten.
+struct Temporary {
+    file: File,
+    path: PathBuf,
+}
+
+impl Temporary {
+    fn new(path: PathBuf) -> Result<Self, Error> {
+        remove_if_there(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| Error::Cache { operation: "create cache entry", path: path.clone(), source })?;
+        Ok(Self { file, path })
+    }
+
+    /// Adds the footer, waits for the disk and gives the entry its name.
+    fn finish(self, path: &Path) -> Result<File, Error> {
+        let failed = |operation, source| Error::Cache { operation, path: path.to_owned(), source };
+        let written = || {
+            let mut file = &self.file;
+            let len = file.metadata()?.len();
+            let sum = checksum(file, len)?;
+            file.seek(SeekFrom::End(0))?;
+            file.write_all(&footer(len, sum))?;
+            file.sync_all()?;
+            file.rewind()
+        };
+        written().map_err(|source| failed("write cache entry", source))?;
+        fs::rename(&self.path, path).map_err(|source| failed("rename cache entry", source))?;
+        // Opened anew for reading alone: a file that is open for writing can't be mapped as code safely.
+        File::open(path).map_err(|source| failed("open cache entry", source))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing under this name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// An exclusive lock that leaves no file behind.
+struct KeyLock {
+    _lock: Flock<File>,
+    path: PathBuf,
+}
+
+impl KeyLock {
+    fn acquire(path: PathBuf) -> Result<Self, Error> {
+        let failed = |source| Error::Cache { operation: "lock cache entry", path: path.clone(), source };
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(failed)?;
+            let lock = Flock::lock(file, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| failed(io::Error::from(errno)))?;
+            // The holder before us removed the file: then others may lock a new one, and ours is worth nothing.
+            let ours = lock.metadata().map_err(failed)?.ino();
+            if fs::metadata(&path).is_ok_and(|named| named.ino() == ours) {
+                return Ok(Self { _lock: lock, path });
+            }
+        }
+    }
+}
+
+impl Drop for KeyLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, sync::atomic::AtomicUsize};
+
+    use super::*;
+
+    fn key(digest: &str) -> Key {
+        Key { fingerprint: "engine-1".to_owned(), digest: digest.to_owned() }
+    }
+
+    fn writes(bytes: &'static [u8]) -> impl FnOnce(&File) -> Result<(), Error> {
+        move |mut file| {
+            file.write_all(bytes).unwrap();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn many_at_once_make_once_and_leave_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&folder.path().join("cache"), u64::MAX).unwrap();
+        let made = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| {
+                    cache
+                        .get_or_make::<Error>(&key("a"), |mut file| {
+                            made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                            file.write_all(b"code").unwrap();
+                            Ok(())
+                        })
+                        .unwrap();
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+        let names: Vec<_> = fs::read_dir(folder.path().join("cache/engine-1"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(names, ["a.cwasm"]);
+    }
+
+    #[test]
+    fn a_damaged_entry_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), u64::MAX).unwrap();
+        let path = cache.get_or_make(&key("a"), writes(b"some code")).unwrap().path;
+        let sound = fs::read(&path).unwrap();
+        let mut flipped = sound.clone();
+        flipped[3] ^= 1;
+        for damaged in [&flipped[..], &sound[..sound.len() - 1], &sound[..5], b"", b"not ours at all, but long enough"] {
+            fs::write(&path, damaged).unwrap();
+            assert!(cache.get_or_make(&key("a"), writes(b"some code")).unwrap().made, "{damaged:?}");
+            assert_eq!(fs::read(&path).unwrap(), sound);
+        }
+        assert!(!cache.get_or_make(&key("a"), writes(b"some code")).unwrap().made);
+    }
+
+    #[test]
+    fn a_failed_make_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), u64::MAX).unwrap();
+        let failed = cache.get_or_make(&key("a"), |mut file| {
+            file.write_all(b"half").unwrap();
+            Err(Error::SpecLacks("sense"))
+        });
+        assert!(matches!(failed, Err(Error::SpecLacks("sense"))));
+        assert_eq!(fs::read_dir(folder.path().join("engine-1")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_least_recently_used_entry_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), 2 * (4 + FOOTER)).unwrap();
+        let old = cache.get_or_make(&key("old"), writes(b"code")).unwrap();
+        let used = cache.get_or_make(&key("used"), writes(b"code")).unwrap();
+        for (entry, seconds) in [(&old, 1), (&used, 2)] {
+            let then = nix::sys::time::TimeSpec::new(seconds, 0);
+            nix::sys::stat::futimens(&entry.file, &then, &then).unwrap();
+        }
+        cache.get_or_make(&key("new"), writes(b"code")).unwrap();
+        let there = |name: &str| folder.path().join(format!("engine-1/{name}.cwasm")).exists();
+        assert_eq!((there("old"), there("used"), there("new")), (false, true, true));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for mode in [0o777, 0o770, 0o702] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = Cache::open(folder.path(), 1).unwrap_err();
+            assert!(refused.to_string().contains("refusing cache folder"), "{refused}");
+        }
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Cache::open(folder.path(), 1).unwrap();
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("link")).unwrap();
+        assert!(Cache::open(&folder.path().join("link"), 1).is_err());
+    }
+}

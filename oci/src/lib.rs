@@ -1,0 +1,20 @@
+//! From an OCI bundle to a validated [`Plan`], and the cache of compiled code.
+//!
+//! Owns: what a bundle means for a WebAssembly guest, which bytes are WebAssembly, where native code is kept.
+//! Must not know: engines, ttrpc, how a sandbox is built.
+
+mod cache;
+mod error;
+mod grants;
+mod module;
+mod plan;
+mod sandbox_spec;
+
+pub use cache::{Cache, Entry, Key};
+pub use error::Error;
+pub use grants::Grants;
+pub use module::{Kind, Module, sniff};
+pub use plan::{Plan, PlanRequest};
+
+/// Prefix of every annotation that Lighter reads.
+pub const ANNOTATION_PREFIX: &str = "run.lighter.";

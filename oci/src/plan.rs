@@ -1,0 +1,281 @@
+//! From the raw runtime spec to the one validated value that everything deeper sees.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Grants, sandbox_spec};
+
+/// Memory in bytes that is kept back from the guest's linear memory for the runner itself, at most.
+const HEADROOM: u64 = 16 << 20;
+
+/// All that a runner needs to build a sandbox and run one guest in it.
+///
+/// Written by the shim daemon from the bundle, read by the runner from an inherited descriptor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The container's id; a folder name that libcontainer accepts.
+    pub id: String,
+    /// Where the runner keeps its state: inside the bundle, so that it goes when containerd removes the bundle.
+    pub state: PathBuf,
+    /// The mounted root filesystem, as the host sees it.
+    pub rootfs: PathBuf,
+    /// What libcontainer builds: the bundle's spec without what a guest must not see.
+    pub sandbox: Spec,
+    /// The spec's seccomp profile, applied by the seal after the last privileged call.
+    pub seccomp: Option<LinuxSeccomp>,
+    /// The spec's AppArmor profile, entered by the seal: a guest is never exec'd, so "on exec" would never apply.
+    pub apparmor: Option<String>,
+    /// Whether systemd manages the container's cgroup.
+    pub systemd_cgroup: bool,
+    /// `args[0]`: what to run.
+    pub entrypoint: String,
+    /// What the guest sees.
+    pub guest: Guest,
+    /// The folder of compiled code.
+    pub cache: PathBuf,
+    /// Bytes that the cache may hold for each engine.
+    pub cache_bytes: u64,
+}
+
+/// What the guest sees of its container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Guest {
+    /// `args[0]` is the entrypoint.
+    pub args: Vec<String>,
+    /// Names and values, in the spec's order.
+    pub env: Vec<(String, String)>,
+    /// An absolute path in the rootfs.
+    pub cwd: PathBuf,
+    /// Bound on linear memory in bytes, below the cgroup's limit; `None` where there is no limit.
+    pub memory: Option<u64>,
+    /// What else it may do.
+    pub grants: Grants,
+}
+
+/// What the shim knows beside the bundle.
+#[derive(Clone, Debug)]
+pub struct PlanRequest<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The bundle's folder.
+    pub bundle: &'a Path,
+    /// Where containerd asked the rootfs to be mounted.
+    pub rootfs: &'a Path,
+    /// Whether the runtime options ask for systemd's cgroups.
+    pub systemd_cgroup: bool,
+    /// The folder of compiled code.
+    pub cache: &'a Path,
+    /// Bytes that the cache may hold for each engine.
+    pub cache_bytes: u64,
+}
+
+impl Plan {
+    /// The folder inside a bundle that a runner keeps its state in.
+    pub const STATE: &'static str = "lighter";
+
+    /// Reads a bundle's `config.json`, once, and turns it into a plan.
+    ///
+    /// # Errors
+    /// The spec can't be read, lacks a part, or asks for what a guest can't be given.
+    pub fn read(request: &PlanRequest<'_>) -> Result<Self, Error> {
+        let path = request.bundle.join("config.json");
+        let spec = Spec::load(&path).map_err(|source| Error::ReadSpec { path, source })?;
+        Self::new(spec, request)
+    }
+
+    /// The path of the cgroup that the spec names, and whether systemd manages it, for clean-up without a plan.
+    ///
+    /// # Errors
+    /// The spec can't be read.
+    pub fn cgroup_of(bundle: &Path) -> Result<Option<(PathBuf, bool)>, Error> {
+        let path = bundle.join("config.json");
+        let spec = Spec::load(&path).map_err(|source| Error::ReadSpec { path, source })?;
+        let cgroup = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
+        Ok(cgroup.map(|path| {
+            let systemd = is_systemd_path(&path);
+            (path, systemd)
+        }))
+    }
+
+    fn new(spec: Spec, request: &PlanRequest<'_>) -> Result<Self, Error> {
+        let process = spec.process().clone().ok_or(Error::SpecLacks("process"))?;
+        let linux = spec.linux().clone().ok_or(Error::SpecLacks("linux section"))?;
+        let args = process.args().clone().unwrap_or_default();
+        let Some(entrypoint) = args.first().filter(|a| !a.is_empty()).cloned() else {
+            return Err(Error::EntrypointMissing { path: String::new() });
+        };
+        let cwd = process.cwd().clone();
+        if !cwd.is_absolute() {
+            return Err(Error::Refused {
+                what: format!("working directory {}", cwd.display()),
+                why: "it must be an absolute path".to_owned(),
+            });
+        }
+        let limit = linux.resources().as_ref().and_then(|r| r.memory().as_ref()).and_then(oci_spec::runtime::LinuxMemory::limit);
+        let annotations: HashMap<String, String> = spec.annotations().clone().unwrap_or_default();
+        let cgroup = linux.cgroups_path().clone().unwrap_or_else(|| Path::new("/lighter").join(request.id));
+        let systemd_cgroup = request.systemd_cgroup || is_systemd_path(&cgroup);
+        Ok(Self {
+            id: request.id.to_owned(),
+            state: request.bundle.join(Self::STATE),
+            rootfs: request.rootfs.to_owned(),
+            seccomp: linux.seccomp().clone(),
+            apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
+            systemd_cgroup,
+            sandbox: sandbox_spec::derive(spec, request.rootfs, &cgroup)?,
+            entrypoint,
+            guest: Guest {
+                args,
+                env: split_env(process.env().as_deref().unwrap_or_default()),
+                cwd,
+                memory: limit.and_then(|l| u64::try_from(l).ok()).filter(|&l| l > 0).map(guest_memory),
+                grants: Grants::from_annotations(&annotations)?,
+            },
+            cache: request.cache.to_owned(),
+            cache_bytes: request.cache_bytes,
+        })
+    }
+
+    /// The guest's `PATH`, in which a bare entrypoint is looked for.
+    #[must_use]
+    pub fn path_env(&self) -> Option<&str> {
+        self.guest.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str())
+    }
+
+    /// The cgroup, as the spec names it.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.sandbox.linux().as_ref()?.cgroups_path().as_deref()
+    }
+}
+
+/// The part of a container's memory limit that linear memory may take: a sixteenth of a gigabyte-sized limit is
+/// nothing, a quarter of a small one is what the runner needs.
+fn guest_memory(limit: u64) -> u64 {
+    limit - HEADROOM.min(limit / 4)
+}
+
+/// `slice:prefix:name` is the form in which systemd's cgroups are named.
+/// Source: runtime-spec `config-linux.md#cgroups-path`, runc's `systemd` driver.
+fn is_systemd_path(path: &Path) -> bool {
+    path.to_str().is_some_and(|p| p.split(':').count() == 3)
+}
+
+/// `NAME=VALUE` to pairs; the last of a name wins, as it does in a shell.
+fn split_env(env: &[String]) -> Vec<(String, String)> {
+    let mut pairs: Vec<(String, String)> = Vec::with_capacity(env.len());
+    for item in env {
+        let (name, value) = item.split_once('=').unwrap_or((item, ""));
+        match pairs.iter_mut().find(|(n, _)| n == name) {
+            Some(pair) => value.clone_into(&mut pair.1),
+            None => pairs.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    pairs
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> Result<Plan, Error> {
+        let bundle = tempfile::tempdir().unwrap();
+        std::fs::write(bundle.path().join("config.json"), json).unwrap();
+        Plan::read(&PlanRequest {
+            id: "c1",
+            bundle: bundle.path(),
+            rootfs: &bundle.path().join("rootfs"),
+            systemd_cgroup: false,
+            cache: Path::new("/cache"),
+            cache_bytes: 1,
+        })
+    }
+
+    /// A spec as containerd writes it, with a `process`, `linux` and `mounts` of the test's.
+    fn spec(process: &str, linux: &str, mounts: &str) -> String {
+        format!(
+            r#"{{"ociVersion":"1.1.0","root":{{"path":"rootfs"}},
+                "process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"args":["/a.wasm","x"]{process}}},
+                "mounts":[{mounts}],
+                "linux":{{"cgroupsPath":"/default/c1","namespaces":[{{"type":"mount"}},{{"type":"pid"}}]{linux}}}}}"#
+        )
+    }
+
+    #[test]
+    fn the_guest_sees_args_env_cwd_and_a_bound_below_the_limit() {
+        let plan = plan(&spec(
+            r#","env":["A=1","B=x=y","A=2","PATH=/bin"]"#,
+            r#","resources":{"memory":{"limit":134217728}}"#,
+            "",
+        ))
+        .unwrap();
+        assert_eq!(plan.entrypoint, "/a.wasm");
+        assert_eq!(plan.guest.args, ["/a.wasm", "x"]);
+        let env: Vec<_> = plan.guest.env.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        assert_eq!(env, ["A=2", "B=x=y", "PATH=/bin"]);
+        assert_eq!(plan.path_env(), Some("/bin"));
+        assert_eq!(plan.guest.memory, Some((128 - 16) << 20));
+        assert_eq!(guest_memory(8 << 20), 6 << 20);
+        assert!(!plan.systemd_cgroup);
+    }
+
+    #[test]
+    fn nonsense_is_an_error_that_names_it() {
+        let table = [
+            ("{", "read runtime spec"),
+            (r#"{"ociVersion":"1.1.0"}"#, "no process"),
+            (&spec(r#","args":[]"#, "", "").replace(r#""args":["/a.wasm","x"],"#, ""), "entrypoint"),
+            (
+                &spec("", "", "").replace(r#""linux""#, r#""annotations":{"run.lighter.network":"nome"},"linux""#),
+                "takes \"all\" or \"none\"",
+            ),
+            (&spec("", "", "").replace(r#"{"type":"mount"},"#, ""), "mount namespace"),
+            (
+                &spec("", "", r#"{"destination":"/p","type":"bind","source":"/proc","options":["rbind"]}"#),
+                "volume /proc",
+            ),
+        ];
+        for (json, expected) in table {
+            let error = plan(json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{json}\n{error}");
+        }
+    }
+
+    #[test]
+    fn the_sandbox_has_no_proc_and_no_capability_but_those_of_the_seal() {
+        let plan = plan(&spec(
+            r#","apparmorProfile":"docker-default","capabilities":{"bounding":["CAP_SYS_PTRACE"]}"#,
+            r#","maskedPaths":["/proc/kcore"],"seccomp":{"defaultAction":"SCMP_ACT_ERRNO"}"#,
+            r#"{"destination":"/proc","type":"proc","source":"proc"},
+               {"destination":"/sys","type":"sysfs","source":"sysfs"},
+               {"destination":"/dev","type":"tmpfs","source":"tmpfs"},
+               {"destination":"/data","type":"bind","source":"/tmp","options":["rbind","ro"]}"#,
+        ))
+        .unwrap();
+        let kept: Vec<_> = plan.sandbox.mounts().as_ref().unwrap().iter().map(|m| m.destination().clone()).collect();
+        assert_eq!(kept, [Path::new("/dev"), Path::new("/data")]);
+        let process = plan.sandbox.process().as_ref().unwrap();
+        assert_eq!(process.apparmor_profile(), &None);
+        assert_eq!(plan.apparmor.as_deref(), Some("docker-default"));
+        let linux = plan.sandbox.linux().as_ref().unwrap();
+        assert_eq!(linux.seccomp(), &None);
+        assert_eq!(linux.masked_paths(), &None);
+        assert!(plan.seccomp.is_some());
+        assert!(is_systemd_path(Path::new("system.slice:docker:abc")));
+    }
+
+    #[test]
+    fn a_plan_survives_the_way_to_the_runner() {
+        let plan = plan(&spec(r#","env":["A=1"]"#, "", "")).unwrap();
+        let json = serde_json::to_string(&plan).unwrap();
+        let back: Plan = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.sandbox, plan.sandbox);
+        assert_eq!(format!("{:?}", back.guest), format!("{:?}", plan.guest));
+    }
+}

@@ -1,0 +1,100 @@
+//! The spec that libcontainer builds for a guest: the bundle's, less whatever would be a way to the runner itself.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::statfs;
+use oci_spec::runtime::{
+    Capability, LinuxCapabilitiesBuilder, LinuxNamespaceType, Mount, Spec,
+};
+
+use crate::Error;
+
+/// Filesystems that describe or control processes and the kernel. A guest runs inside the runner's process, so a file
+/// of these (`/proc/self/mem` first of all) would be the runner's own memory.
+const KERNEL_FILESYSTEMS: &[&str] = &[
+    "proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "securityfs", "debugfs", "tracefs", "bpf", "configfs",
+    "efivarfs", "binfmt_misc", "pstore", "fusectl",
+];
+
+/// Turns the bundle's spec into the sandbox's.
+pub(crate) fn derive(mut spec: Spec, rootfs: &Path, cgroup: &Path) -> Result<Spec, Error> {
+    if let Some(root) = spec.root_mut() {
+        root.set_path(rootfs.to_owned());
+    }
+    let mounts = spec.mounts().clone().unwrap_or_default();
+    spec.set_mounts(Some(mounts.into_iter().filter_map(|m| kept_mount(m).transpose()).collect::<Result<_, _>>()?));
+
+    let linux = spec.linux_mut().as_mut().ok_or(Error::SpecLacks("linux section"))?;
+    let own_mounts = linux.namespaces().iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Mount);
+    if !own_mounts {
+        return Err(Error::Refused {
+            what: "the host's mount namespace".to_owned(),
+            why: "a guest runs inside the runner's process and must not reach the host's /proc; keep the mount namespace in the spec".to_owned(),
+        });
+    }
+    linux.set_cgroups_path(Some(cgroup.to_owned()));
+    // All of these lie under /proc and /sys, which the sandbox does not have.
+    linux.set_masked_paths(None);
+    linux.set_readonly_paths(None);
+    // Applied by the seal, after its last privileged call.
+    linux.set_seccomp(None);
+
+    let process = spec.process_mut().as_mut().ok_or(Error::SpecLacks("process"))?;
+    process.set_apparmor_profile(None);
+    // The seal locks mounts down and then drops everything; the guest never holds these.
+    let for_seal = HashSet::from([Capability::SysAdmin, Capability::Setpcap, Capability::DacReadSearch]);
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(for_seal.clone())
+        .effective(for_seal.clone())
+        .permitted(for_seal)
+        .inheritable(HashSet::new())
+        .ambient(HashSet::new())
+        .build()
+        .map_err(|_| Error::SpecLacks("capabilities"))?;
+    process.set_capabilities(Some(capabilities));
+    // The guest's environment goes through the plan. HOME stands here because libcontainer would otherwise look it up
+    // through the C library, which loads code that the image's /etc/nsswitch.conf names.
+    process.set_env(Some(vec!["HOME=/".to_owned()]));
+    Ok(spec)
+}
+
+/// The mount, or `None` for one that a guest does without.
+fn kept_mount(mount: Mount) -> Result<Option<Mount>, Error> {
+    if mount.typ().as_deref().is_some_and(|t| KERNEL_FILESYSTEMS.contains(&t)) {
+        return Ok(None);
+    }
+    let options = mount.options().as_deref().unwrap_or_default();
+    let is_bind = mount.typ().as_deref() == Some("bind") || options.iter().any(|o| o == "bind" || o == "rbind");
+    if is_bind
+        && let Some(source) = mount.source()
+        && is_kernel_filesystem(source)
+    {
+        return Err(Error::Refused {
+            what: format!("volume {} at {}", source.display(), mount.destination().display()),
+            why: "it shows processes or the kernel, and a guest shares a process with its runner; use a native \
+                  container for it"
+                .to_owned(),
+        });
+    }
+    Ok(Some(mount))
+}
+
+fn is_kernel_filesystem(path: &PathBuf) -> bool {
+    // A source that isn't there is libcontainer's to report.
+    statfs::statfs(path).is_ok_and(|stat| {
+        [
+            statfs::PROC_SUPER_MAGIC,
+            statfs::SYSFS_MAGIC,
+            statfs::CGROUP_SUPER_MAGIC,
+            statfs::CGROUP2_SUPER_MAGIC,
+            statfs::DEBUGFS_MAGIC,
+            statfs::TRACEFS_MAGIC,
+            statfs::SECURITYFS_MAGIC,
+            statfs::BPF_FS_MAGIC,
+        ]
+        .contains(&stat.filesystem_type())
+    })
+}

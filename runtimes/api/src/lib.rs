@@ -1,0 +1,113 @@
+//! What an engine must do to run a container: the backend contract.
+//!
+//! An engine is one crate that implements [`Backend`] and one `main` that hands it to the runner. The runner calls
+//! [`Backend::load`] in a short-lived process on the host, forks the container's init off it, seals the init, and calls
+//! [`Backend::run`] there. Must not know: any engine, containers, containerd.
+
+use std::{fs::File, path::PathBuf};
+
+pub use lighter_oci::{Guest, Kind};
+
+/// An engine.
+pub trait Backend: 'static {
+    /// A module or component that is ready to run.
+    type Loaded: 'static;
+
+    /// Who this is.
+    fn identity(&self) -> Identity;
+
+    /// Turns code into something that [`Self::run`] can start at once.
+    ///
+    /// Runs before the fork, as root on the host, so it must not execute a single instruction of the guest's, must not
+    /// start threads, and must find whatever can be found wrong: a missing import, a missing entry function.
+    ///
+    /// # Errors
+    /// [`Error::StaleCode`] makes the runner compile anew; every other error fails the container's creation.
+    fn load(&self, code: Code, guest: &Guest) -> Result<Self::Loaded, Error>;
+
+    /// Runs the guest to its end, in the sealed init.
+    ///
+    /// `ready` must be called once, when all that is left is to execute the guest.
+    ///
+    /// # Errors
+    /// What kept the guest from starting. What ends a guest that did start is an [`Outcome`].
+    fn run(&self, loaded: Self::Loaded, guest: &Guest, ready: Ready) -> Result<Outcome, Error>;
+}
+
+/// Called when the guest's first instruction is next.
+pub type Ready = Box<dyn FnOnce()>;
+
+/// Who an engine is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// As users write it, such as `wasmtime`.
+    pub name: &'static str,
+    /// The engine's own version.
+    pub version: &'static str,
+    /// How it gets native code; `None` for an interpreter, which gets the module itself.
+    pub compiler: Option<Compiler>,
+}
+
+/// A program that compiles for an engine.
+#[derive(Clone, Debug)]
+pub struct Compiler {
+    /// An executable beside the runner's. It reads a module from its standard input and writes native code to its
+    /// standard output; a failure is one line on its standard error and exit code 1.
+    pub program: &'static str,
+    /// Engines with the same fingerprint load each other's code; a folder name.
+    pub fingerprint: String,
+}
+
+/// What an engine loads.
+#[derive(Debug)]
+pub struct Code {
+    /// The module's kind, by its magic bytes.
+    pub kind: Kind,
+    /// The module, or the compiler's output where the engine has one. Open for reading, at the start.
+    pub file: File,
+    /// Where the file is, for messages.
+    pub path: PathBuf,
+}
+
+/// How a guest that started came to its end.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It returned or called exit.
+    Exited(u8),
+    /// It did what WebAssembly forbids. Holds the trap and the backtrace, several lines.
+    Trapped(String),
+}
+
+/// Why a guest can't be loaded or started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine can't run this kind of code at all.
+    #[error("{engine} can't run this {what}: {why}")]
+    Unsupported {
+        /// The engine's name.
+        engine: &'static str,
+        /// Such as `component`.
+        what: &'static str,
+        /// The reason, and what could be done.
+        why: String,
+    },
+    /// Compiled code that this engine refuses: made by another version or for another CPU.
+    #[error("compiled code {path} does not fit this engine: {why}")]
+    StaleCode {
+        /// The cache entry.
+        path: PathBuf,
+        /// What the engine says.
+        why: String,
+    },
+    /// The module is valid but can't be linked: an import that nobody provides, no entry function.
+    #[error("link module: {0}")]
+    Link(String),
+    /// The engine failed on this host.
+    #[error("{operation}: {why}")]
+    Engine {
+        /// Such as `open working directory`.
+        operation: &'static str,
+        /// What the engine or the kernel says.
+        why: String,
+    },
+}

@@ -1,0 +1,82 @@
+//! `create`: from a plan to a sandbox that waits for its start.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, DirBuilder},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
+    path::Path,
+};
+
+use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
+use lighter_oci::{Module, Plan};
+use lighter_runtime_api::Backend;
+
+use crate::{Error, compile, init::Init, protocol::StatusStream, seal::Seal};
+
+/// The guest's standard streams, as inherited from the daemon.
+pub(crate) struct Stdio {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// Builds the sandbox. Returns the init's pid, as this process sees it.
+pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<i32, Error> {
+    let module = Module::find(&plan.rootfs, &plan.entrypoint, &plan.guest.cwd, plan.path_env())?;
+    make_working_directory(&plan)?;
+
+    let before = open_descriptors()?;
+    let loaded = compile::load(&backend, &plan, module)?;
+    // What the engine holds on to: the file that its code and memory images are mapped from.
+    let mut keep: BTreeSet<RawFd> = open_descriptors()?.difference(&before).copied().collect();
+    keep.extend([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO, status.as_raw_fd()]);
+
+    let Plan { id, state, sandbox, seccomp, apparmor, systemd_cgroup, guest, .. } = plan;
+    let seal = Seal::new(keep, seccomp, apparmor, guest.grants.network)?;
+    write_state(&state, &sandbox)?;
+    let container = ContainerBuilder::new(id, SyscallType::default())
+        .with_executor(Init::new(backend, loaded, guest, seal, status))
+        .with_root_path(&state)?
+        .with_stdin(stdio.stdin)
+        .with_stdout(stdio.stdout)
+        .with_stderr(stdio.stderr)
+        .as_init(&state)
+        .with_systemd(systemd_cgroup)
+        .with_detach(true)
+        .build()?;
+    container.pid().map(nix::unistd::Pid::as_raw).ok_or_else(|| Error::Sandbox("it has no init process".to_owned()))
+}
+
+/// Makes the working directory in the rootfs, as other runtimes do.
+fn make_working_directory(plan: &Plan) -> Result<(), Error> {
+    let path = &plan.guest.cwd;
+    let failed = |error: pathrs::error::Error| Error::WorkingDirectory { path: path.clone(), why: error.to_string() };
+    let root = pathrs::Root::open(&plan.rootfs).map_err(failed)?;
+    // It may be a volume's path, which exists only once the sandbox stands; there the mount point is made anyway.
+    if root.resolve(path).is_err() {
+        root.mkdir_all(path, &fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// libcontainer reads its spec from a file in a folder that it calls the bundle.
+fn write_state(state: &Path, sandbox: &oci_spec::runtime::Spec) -> Result<(), Error> {
+    let failed = |source| Error::WriteState { path: state.to_owned(), source };
+    DirBuilder::new().mode(0o700).create(state).map_err(failed)?;
+    let json = serde_json::to_vec(sandbox).map_err(|error| failed(error.into()))?;
+    fs::write(state.join("config.json"), json).map_err(failed)
+}
+
+fn open_descriptors() -> Result<BTreeSet<RawFd>, Error> {
+    let path = Path::new("/proc/self/fd");
+    let failed = |source| Error::WriteState { path: path.to_owned(), source };
+    let mut open = BTreeSet::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        open.extend(name.to_str().and_then(|n| n.parse::<RawFd>().ok()));
+    }
+    Ok(open)
+}

@@ -1,0 +1,88 @@
+use std::{error::Error as StdError, io, path::PathBuf};
+
+use libcontainer::error::LibcontainerError;
+
+/// Why a container could not be created or started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The plan on the inherited descriptor can't be read.
+    #[error("read plan: {0}")]
+    ReadPlan(#[source] serde_json::Error),
+    /// The bundle, the module or the cache is wrong.
+    #[error(transparent)]
+    Oci(#[from] lighter_oci::Error),
+    /// The engine can't load or start the guest.
+    #[error(transparent)]
+    Engine(#[from] lighter_runtime_api::Error),
+    /// The module's bytes can't be read.
+    #[error("read module {path}: {source}")]
+    ReadModule {
+        /// As the guest would see it.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The compiler can't be run.
+    #[error("run compiler {path}: {source}; is Lighter installed completely?")]
+    RunCompiler {
+        /// The executable.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The compiler refused the module, or hit one of its bounds.
+    #[error("compile {module}: {why}")]
+    Compile {
+        /// As the guest would see it.
+        module: PathBuf,
+        /// One line.
+        why: String,
+    },
+    /// The working directory isn't there and can't be made.
+    #[error("create working directory {path}: {why}")]
+    WorkingDirectory {
+        /// As the guest would see it.
+        path: PathBuf,
+        /// What the kernel says.
+        why: String,
+    },
+    /// A file of the runner's own state can't be written.
+    #[error("write {path}: {source}")]
+    WriteState {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// libcontainer could not build the sandbox.
+    #[error("build sandbox: {0}")]
+    Sandbox(String),
+    /// A step of the seal failed; the guest did not run.
+    #[error("seal container: {operation}: {why}")]
+    Seal {
+        /// Such as `drop capabilities`.
+        operation: &'static str,
+        /// What the kernel says.
+        why: String,
+    },
+}
+
+impl From<LibcontainerError> for Error {
+    fn from(error: LibcontainerError) -> Self {
+        Self::Sandbox(chain(&error))
+    }
+}
+
+/// An error and its causes in one line, each said once.
+fn chain(error: &dyn StdError) -> String {
+    let mut parts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(error) = next {
+        let part = error.to_string();
+        if !parts.last().is_some_and(|last| last.contains(&part)) {
+            parts.push(part);
+        }
+        next = error.source();
+    }
+    parts.join(": ")
+}

@@ -1,0 +1,115 @@
+//! The container's init: waits for the start signal inside libcontainer, then seals itself and runs the guest.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fs::OpenOptions,
+    io::{self, Write},
+    rc::Rc,
+};
+
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use lighter_runtime_api::{Backend, Guest, Outcome};
+use oci_spec::runtime::Spec;
+
+use crate::{
+    Error,
+    protocol::{Status, StatusStream},
+    seal::Seal,
+};
+
+/// Exit code of a trap, as a shell shows an abort: 128 + SIGABRT.
+const TRAPPED: i32 = 134;
+/// Exit code of an init that never came to run its guest. Start has failed with the cause.
+const NOT_STARTED: i32 = 255;
+/// Where Kubernetes mounts the file that it shows as a container's termination message.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// libcontainer's executor. It demands `Clone`, though only one clone ever runs, in the forked init.
+pub(crate) struct Init<B: Backend>(Rc<RefCell<Option<Payload<B>>>>);
+
+struct Payload<B: Backend> {
+    backend: B,
+    loaded: B::Loaded,
+    guest: Guest,
+    seal: Seal,
+    status: StatusStream,
+}
+
+impl<B: Backend> Init<B> {
+    pub(crate) fn new(backend: B, loaded: B::Loaded, guest: Guest, seal: Seal, status: StatusStream) -> Self {
+        Self(Rc::new(RefCell::new(Some(Payload { backend, loaded, guest, seal, status }))))
+    }
+}
+
+impl<B: Backend> Clone for Init<B> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<B: Backend> Executor for Init<B> {
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        // The runner validated the module before it forked.
+        Ok(())
+    }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The guest's environment is in the plan; the process keeps the empty one that the daemon gave it.
+        Ok(())
+    }
+
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let payload = self.0.borrow_mut().take().ok_or(ExecutorError::InvalidArg)?;
+        exit(payload.run())
+    }
+}
+
+impl<B: Backend> Payload<B> {
+    /// Returns the process's exit code.
+    fn run(self) -> i32 {
+        let Self { backend, loaded, guest, seal, status } = self;
+        let status = Rc::new(RefCell::new(Some(status)));
+        let report = Rc::clone(&status);
+        let ready = Box::new(move || {
+            // Taken, so that the descriptor is closed before the guest runs.
+            if let Some(status) = report.borrow_mut().take() {
+                status.send(&Status::Started);
+            }
+        });
+        let outcome = seal.apply().and_then(|()| backend.run(loaded, &guest, ready).map_err(Error::from));
+        match outcome {
+            Ok(Outcome::Exited(code)) => code.into(),
+            Ok(Outcome::Trapped(trace)) => {
+                tell_trap(&trace);
+                TRAPPED
+            }
+            Err(error) => {
+                match status.borrow_mut().take() {
+                    Some(status) => status.send(&Status::Failed { message: error.to_string() }),
+                    // It failed after the guest was reported as started: its own stderr is the place left to say so.
+                    None => drop(writeln!(io::stderr(), "lighter: {error}")),
+                }
+                NOT_STARTED
+            }
+        }
+    }
+}
+
+/// Says a trap where people look: on the container's stderr and in Kubernetes' termination message.
+fn tell_trap(trace: &str) {
+    let _ = writeln!(io::stderr(), "{}", trace.trim_end());
+    // Never created: it exists where somebody mounted it. Kubernetes reads 4096 bytes.
+    if let Ok(mut file) = OpenOptions::new().write(true).open(TERMINATION_LOG) {
+        let bytes = trace.as_bytes();
+        let _ = file.write_all(&bytes[..bytes.len().min(4096)]);
+    }
+}
+
+/// Ends the init. What the guest wrote is flushed; destructors of a process that goes away would only take time.
+#[allow(unsafe_code)]
+fn exit(code: i32) -> ! {
+    let _ = io::stdout().flush();
+    // SAFETY: `_exit` takes any value and does not return.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,24 @@
+//! The main of every runner: builds a sandbox, seals it, and hands the guest to an engine.
+//!
+//! ```text
+//! create ── read plan ─ find module ─ compile or hit the cache ─ load ─┬─ fork ─▶ init: wait for start, seal, run
+//!                                                                      └─ report the init's pid, exit
+//! ```
+//!
+//! Everything that can be wrong with a module is found before the fork, so that Create fails with its cause and there is
+//! nothing to clean up. **Invariant:** the process is single-threaded until the guest runs; what forks must be.
+//! Must not know: any engine, containerd.
+
+mod compile;
+mod create;
+mod diagnostics;
+mod error;
+mod init;
+mod main;
+mod protocol;
+pub mod seal;
+mod signals;
+
+pub use error::Error;
+pub use main::{commit, main};
+pub use protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status};

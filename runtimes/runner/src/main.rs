@@ -1,0 +1,110 @@
+//! The command line of a runner. People meet it only through `--version` and `--help`.
+
+use std::{
+    env, io,
+    os::{
+        fd::{FromRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    process::ExitCode,
+};
+
+use lighter_oci::Plan;
+use lighter_runtime_api::Backend;
+use nix::sys::signal::Signal;
+
+use crate::{
+    Error,
+    create::{Stdio, create},
+    diagnostics,
+    protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status, StatusStream},
+    signals,
+};
+
+/// The commit that the binaries were built from, or `unknown` outside a git checkout.
+#[must_use]
+pub fn commit() -> &'static str {
+    option_env!("LIGHTER_COMMIT").unwrap_or("unknown")
+}
+
+/// Runs a runner with this engine and returns its exit code.
+#[must_use]
+pub fn main<B: Backend>(backend: B) -> ExitCode {
+    let identity = backend.identity();
+    let args: Vec<String> = env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["create"] => run_create(backend),
+        ["--version" | "-V"] => {
+            println!(
+                "lighter-{} {} ({}), {} {}",
+                identity.name,
+                env!("CARGO_PKG_VERSION"),
+                commit(),
+                identity.name,
+                identity.version
+            );
+            ExitCode::SUCCESS
+        }
+        ["--help" | "-h"] => {
+            println!(
+                "Runs one WebAssembly container on {} {}.\n\n\
+                 The shim starts it as `lighter-{} create`, with the plan on standard input and the container's\n\
+                 streams on descriptors {FD_STATUS} to {FD_STDERR}. To run an image, use the shim:\n\n  \
+                 docker run --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE\n  \
+                 ctr run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE NAME",
+                identity.name, identity.version, identity.name
+            );
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("lighter-{}: expected `create`, `--version` or `--help`", identity.name);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_create<B: Backend>(backend: B) -> ExitCode {
+    // A daemon that dies takes its unfinished creations with it.
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    let Some((status, report, stdio)) = inherited() else {
+        eprintln!("lighter-{}: `create` is for the shim; see --help", backend.identity().name);
+        return ExitCode::from(2);
+    };
+    let created = (|| {
+        signals::install().map_err(|e| Error::Seal { operation: "install signal handlers", why: e.to_string() })?;
+        diagnostics::install()
+            .map_err(|e| Error::Seal { operation: "keep standard error", why: e.to_string() })?;
+        let plan: Plan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
+        create(backend, plan, stdio, status)
+    })();
+    match created {
+        Ok(pid) => {
+            report.send(&Status::Created { pid });
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            report.send(&Status::Failed { message: error.to_string() });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The descriptors of [`crate::protocol`]; the status stream twice, for this process and for the init.
+/// `None` where somebody else than the shim started us.
+fn inherited() -> Option<(StatusStream, StatusStream, Stdio)> {
+    let status = UnixStream::from(take(FD_STATUS)?);
+    let report = status.try_clone().ok()?;
+    let stdio = Stdio { stdin: take(FD_STDIN)?, stdout: take(FD_STDOUT)?, stderr: take(FD_STDERR)? };
+    Some((StatusStream::new(status), StatusStream::new(report), stdio))
+}
+
+/// Takes ownership of an inherited descriptor, if it is open.
+#[allow(unsafe_code)]
+fn take(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: borrowed for one fcntl, which fails with EBADF where nothing is open under this number.
+    let probe = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    nix::fcntl::fcntl(probe, nix::fcntl::FcntlArg::F_GETFD).ok()?;
+    // SAFETY: it is open, was inherited under its number by the protocol, and is taken once, before anything else in
+    // this process opens descriptors.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}

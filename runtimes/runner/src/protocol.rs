@@ -1,0 +1,64 @@
+//! What passes between the daemon and a runner: descriptors with fixed numbers, and status lines.
+
+use std::{
+    io::{self, Write},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The stream that [`Status`] lines are written to. Standard input holds the plan as JSON.
+pub const FD_STATUS: RawFd = 3;
+/// The guest's standard input.
+pub const FD_STDIN: RawFd = 4;
+/// The guest's standard output.
+pub const FD_STDOUT: RawFd = 5;
+/// The guest's standard error.
+pub const FD_STDERR: RawFd = 6;
+
+/// One line of JSON: first `Created` or `Failed` from the creating process, then, after the start signal, `Started` or
+/// `Failed` from the container's init. End of file before that means the process died.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// The sandbox stands and waits for the start signal.
+    Created {
+        /// The init's process id, in the daemon's PID namespace.
+        pid: i32,
+    },
+    /// The guest's first instruction is next.
+    Started,
+    /// It did not work out, and this is why, in one line.
+    Failed {
+        /// For the person who reads it in `docker run` or `kubectl describe pod`.
+        message: String,
+    },
+}
+
+/// The runner's end of the status stream.
+#[derive(Debug)]
+pub(crate) struct StatusStream(UnixStream);
+
+impl StatusStream {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self(stream)
+    }
+
+    /// Sends one line. A daemon that is gone is nobody to report to, and cleans up by other means.
+    pub(crate) fn send(&self, status: &Status) {
+        let sent = serde_json::to_vec(status).map_err(io::Error::other).and_then(|mut line| {
+            line.push(b'\n');
+            (&self.0).write_all(&line)
+        });
+        drop(sent);
+    }
+}
+
+impl AsRawFd for StatusStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

@@ -1,0 +1,1 @@
+fn main() { lighter_wasmtime_engine::engine().unwrap(); }
