@@ -14,7 +14,7 @@ pub use cache::{Cache, Entry, Key};
 pub use error::Error;
 pub use grants::Grants;
 pub use module::{Kind, Module, sniff};
-pub use plan::{Plan, PlanRequest};
+pub use plan::{Cgroup, Guest, Plan, PlanRequest};
 
 /// Prefix of every annotation that Lighter reads.
 pub const ANNOTATION_PREFIX: &str = "run.lighter.";

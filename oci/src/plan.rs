@@ -30,8 +30,8 @@ pub struct Plan {
     pub seccomp: Option<LinuxSeccomp>,
     /// The spec's AppArmor profile, entered by the seal: a guest is never exec'd, so "on exec" would never apply.
     pub apparmor: Option<String>,
-    /// Whether systemd manages the container's cgroup.
-    pub systemd_cgroup: bool,
+    /// Where the container's processes are counted and bounded.
+    pub cgroup: Cgroup,
     /// `args[0]`: what to run.
     pub entrypoint: String,
     /// What the guest sees.
@@ -64,8 +64,8 @@ pub struct PlanRequest<'a> {
     pub id: &'a str,
     /// The bundle's folder.
     pub bundle: &'a Path,
-    /// Where containerd asked the rootfs to be mounted.
-    pub rootfs: &'a Path,
+    /// Where the rootfs was mounted; `None` where the spec's `root.path` says it.
+    pub rootfs: Option<&'a Path>,
     /// Whether the runtime options ask for systemd's cgroups.
     pub systemd_cgroup: bool,
     /// The folder of compiled code.
@@ -88,18 +88,14 @@ impl Plan {
         Self::new(spec, request)
     }
 
-    /// The path of the cgroup that the spec names, and whether systemd manages it, for clean-up without a plan.
+    /// Where the cgroup of the container `id` is, for clean-up where nothing but the bundle is left.
     ///
     /// # Errors
     /// The spec can't be read.
-    pub fn cgroup_of(bundle: &Path) -> Result<Option<(PathBuf, bool)>, Error> {
+    pub fn cgroup_of(bundle: &Path, id: &str) -> Result<Cgroup, Error> {
         let path = bundle.join("config.json");
         let spec = Spec::load(&path).map_err(|source| Error::ReadSpec { path, source })?;
-        let cgroup = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
-        Ok(cgroup.map(|path| {
-            let systemd = is_systemd_path(&path);
-            (path, systemd)
-        }))
+        Ok(Cgroup::new(spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()), id, false))
     }
 
     fn new(spec: Spec, request: &PlanRequest<'_>) -> Result<Self, Error> {
@@ -117,17 +113,21 @@ impl Plan {
             });
         }
         let limit = linux.resources().as_ref().and_then(|r| r.memory().as_ref()).and_then(oci_spec::runtime::LinuxMemory::limit);
+        let rootfs = match (request.rootfs, spec.root()) {
+            (Some(mounted), _) => mounted.to_owned(),
+            (None, Some(root)) => request.bundle.join(root.path()),
+            (None, None) => return Err(Error::SpecLacks("root")),
+        };
         let annotations: HashMap<String, String> = spec.annotations().clone().unwrap_or_default();
-        let cgroup = linux.cgroups_path().clone().unwrap_or_else(|| Path::new("/lighter").join(request.id));
-        let systemd_cgroup = request.systemd_cgroup || is_systemd_path(&cgroup);
+        let cgroup = Cgroup::new(linux.cgroups_path().clone(), request.id, request.systemd_cgroup);
         Ok(Self {
             id: request.id.to_owned(),
             state: request.bundle.join(Self::STATE),
-            rootfs: request.rootfs.to_owned(),
             seccomp: linux.seccomp().clone(),
             apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
-            systemd_cgroup,
-            sandbox: sandbox_spec::derive(spec, request.rootfs, &cgroup)?,
+            sandbox: sandbox_spec::derive(spec, &rootfs, &cgroup.path)?,
+            cgroup,
+            rootfs,
             entrypoint,
             guest: Guest {
                 args,
@@ -146,11 +146,24 @@ impl Plan {
     pub fn path_env(&self) -> Option<&str> {
         self.guest.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str())
     }
+}
 
-    /// The cgroup, as the spec names it.
-    #[must_use]
-    pub fn cgroup(&self) -> Option<&Path> {
-        self.sandbox.linux().as_ref()?.cgroups_path().as_deref()
+/// A container's cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// A path below the hierarchies' roots, or systemd's `slice:prefix:name`.
+    pub path: PathBuf,
+    /// Whether systemd manages it.
+    pub systemd: bool,
+}
+
+impl Cgroup {
+    /// `slice:prefix:name` is the form in which systemd's cgroups are named.
+    /// Source: runtime-spec `config-linux.md#cgroups-path`, runc's `systemd` driver.
+    fn new(path: Option<PathBuf>, id: &str, asked_for_systemd: bool) -> Self {
+        let path = path.unwrap_or_else(|| Path::new("/lighter").join(id));
+        let systemd = asked_for_systemd || path.to_str().is_some_and(|p| p.split(':').count() == 3);
+        Self { path, systemd }
     }
 }
 
@@ -158,12 +171,6 @@ impl Plan {
 /// nothing, a quarter of a small one is what the runner needs.
 fn guest_memory(limit: u64) -> u64 {
     limit - HEADROOM.min(limit / 4)
-}
-
-/// `slice:prefix:name` is the form in which systemd's cgroups are named.
-/// Source: runtime-spec `config-linux.md#cgroups-path`, runc's `systemd` driver.
-fn is_systemd_path(path: &Path) -> bool {
-    path.to_str().is_some_and(|p| p.split(':').count() == 3)
 }
 
 /// `NAME=VALUE` to pairs; the last of a name wins, as it does in a shell.
@@ -190,7 +197,7 @@ mod tests {
         Plan::read(&PlanRequest {
             id: "c1",
             bundle: bundle.path(),
-            rootfs: &bundle.path().join("rootfs"),
+            rootfs: Some(&bundle.path().join("rootfs")),
             systemd_cgroup: false,
             cache: Path::new("/cache"),
             cache_bytes: 1,
@@ -222,7 +229,7 @@ mod tests {
         assert_eq!(plan.path_env(), Some("/bin"));
         assert_eq!(plan.guest.memory, Some((128 - 16) << 20));
         assert_eq!(guest_memory(8 << 20), 6 << 20);
-        assert!(!plan.systemd_cgroup);
+        assert_eq!(plan.cgroup, Cgroup { path: "/default/c1".into(), systemd: false });
     }
 
     #[test]
@@ -267,7 +274,7 @@ mod tests {
         assert_eq!(linux.seccomp(), &None);
         assert_eq!(linux.masked_paths(), &None);
         assert!(plan.seccomp.is_some());
-        assert!(is_systemd_path(Path::new("system.slice:docker:abc")));
+        assert!(Cgroup::new(Some("system.slice:docker:abc".into()), "abc", false).systemd);
     }
 
     #[test]

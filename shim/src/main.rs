@@ -1,1 +1,102 @@
-fn main(){}
+//! `containerd-shim-lighter-v1`: what containerd runs to have a WebAssembly container run.
+//!
+//! One executable, four actions. `start` and `delete` are containerd's, short-lived; `serve` is the daemon that `start`
+//! leaves behind, one a pod; `-info` tells what the runtime is. No engine is linked: runners are executables beside this.
+//! Must not know: engines, image formats.
+
+mod bootstrap;
+mod cgroup;
+mod cleanup;
+mod daemon;
+mod error;
+mod events;
+mod logging;
+mod process;
+mod rootfs;
+mod runner;
+mod sandbox;
+mod service;
+mod start;
+mod stdio;
+mod tasks;
+
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use containerd_shim::Flags;
+use containerd_shim_protos::{
+    protobuf::Message,
+    types::introspection::{RuntimeInfo, RuntimeVersion},
+};
+
+const COMMIT: &str = match option_env!("LIGHTER_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+const HELP: &str = "\
+Runs WebAssembly containers under containerd. containerd starts it; people name it as a runtime:
+
+  docker run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE
+  ctr run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE NAME
+
+It must be on containerd's PATH, with the runners (lighter-wasmtime, lighter-compile) beside it.
+
+Actions of containerd: start, delete, -info. See also: -v";
+
+fn main() -> ExitCode {
+    let mut args = env::args();
+    let argv0 = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    if matches!(args.as_slice(), [only] if only == "--help" || only == "-h" || only == "-help") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let flags = match containerd_shim::parse(&args) {
+        Ok(flags) => flags,
+        Err(error) => {
+            eprintln!("{argv0}: {error}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&argv0, &flags) {
+        Ok(code) => code,
+        Err(error) => {
+            // containerd puts this into its own error, which is what `docker run` shows.
+            eprintln!("lighter: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(argv0: &str, flags: &Flags) -> Result<ExitCode> {
+    match flags.action.as_str() {
+        _ if flags.version => println!("containerd-shim-lighter-v1 {} ({COMMIT})", env!("CARGO_PKG_VERSION")),
+        _ if flags.info => info(argv0)?,
+        "start" => start::run(argv0, flags)?,
+        "delete" => cleanup::run(flags)?,
+        daemon::ACTION => daemon::run(argv0, flags)?,
+        _ => {
+            eprintln!("{HELP}");
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Answers `-info`, which containerd asks since 2.2 before each Create. The runtime options on stdin change nothing.
+fn info(argv0: &str) -> Result<()> {
+    bootstrap::read_stdin().context("read runtime options")?;
+    let version = RuntimeVersion {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: COMMIT.to_owned(),
+        ..RuntimeVersion::default()
+    };
+    let info = RuntimeInfo { name: argv0.to_owned(), version: Some(version).into(), ..RuntimeInfo::default() };
+    let bytes = info.write_to_bytes().context("encode runtime info")?;
+    io::stdout().write_all(&bytes).context("answer containerd")
+}

@@ -4,6 +4,8 @@
 //! [`Backend::load`] in a short-lived process on the host, forks the container's init off it, seals the init, and calls
 //! [`Backend::run`] there. Must not know: any engine, containers, containerd.
 
+pub mod protocol;
+
 use std::{fs::File, path::PathBuf};
 
 pub use lighter_oci::{Guest, Kind};

@@ -14,7 +14,7 @@ use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::Sysca
 use lighter_oci::{Module, Plan};
 use lighter_runtime_api::Backend;
 
-use crate::{Error, compile, init::Init, protocol::StatusStream, seal::Seal};
+use crate::{Error, compile, init::Init, seal::Seal, status::StatusStream};
 
 /// The guest's standard streams, as inherited from the daemon.
 pub(crate) struct Stdio {
@@ -34,7 +34,7 @@ pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: S
     let mut keep: BTreeSet<RawFd> = open_descriptors()?.difference(&before).copied().collect();
     keep.extend([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO, status.as_raw_fd()]);
 
-    let Plan { id, state, sandbox, seccomp, apparmor, systemd_cgroup, guest, .. } = plan;
+    let Plan { id, state, sandbox, seccomp, apparmor, cgroup, guest, .. } = plan;
     let seal = Seal::new(keep, seccomp, apparmor, guest.grants.network)?;
     write_state(&state, &sandbox)?;
     let container = ContainerBuilder::new(id, SyscallType::default())
@@ -44,10 +44,10 @@ pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: S
         .with_stdout(stdio.stdout)
         .with_stderr(stdio.stderr)
         .as_init(&state)
-        .with_systemd(systemd_cgroup)
+        .with_systemd(cgroup.systemd)
         .with_detach(true)
         .build()?;
-    container.pid().map(nix::unistd::Pid::as_raw).ok_or_else(|| Error::Sandbox("it has no init process".to_owned()))
+    container.pid().map(|pid| pid.as_raw()).ok_or_else(|| Error::Sandbox("it has no init process".to_owned()))
 }
 
 /// Makes the working directory in the rootfs, as other runtimes do.

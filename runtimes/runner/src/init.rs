@@ -9,14 +9,10 @@ use std::{
 };
 
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use lighter_runtime_api::{Backend, Guest, Outcome};
+use lighter_runtime_api::{Backend, Guest, Outcome, protocol::Status};
 use oci_spec::runtime::Spec;
 
-use crate::{
-    Error,
-    protocol::{Status, StatusStream},
-    seal::Seal,
-};
+use crate::{Error, seal::Seal, status::StatusStream};
 
 /// Exit code of a trap, as a shell shows an abort: 128 + SIGABRT.
 const TRAPPED: i32 = 134;

@@ -9,16 +9,16 @@
 //! nothing to clean up. **Invariant:** the process is single-threaded until the guest runs; what forks must be.
 //! Must not know: any engine, containerd.
 
+mod cli;
 mod compile;
 mod create;
 mod diagnostics;
 mod error;
 mod init;
-mod main;
-mod protocol;
+
 pub mod seal;
 mod signals;
+mod status;
 
 pub use error::Error;
-pub use main::{commit, main};
-pub use protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status};
+pub use cli::{commit, main};

@@ -1,1 +1,12 @@
-fn main() { lighter_wasmtime_engine::engine().unwrap(); }
+//! Runs WebAssembly containers on Wasmtime. No compiler inside: `lighter-compile` makes the code, this maps it.
+
+mod backend;
+mod component;
+mod module;
+mod wasi;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lighter_runner::main(backend::Wasmtime)
+}

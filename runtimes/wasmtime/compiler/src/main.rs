@@ -1,1 +1,67 @@
-fn main() { let e = lighter_wasmtime_engine::engine().unwrap(); let b = std::fs::read("/dev/stdin").unwrap(); let o = e.precompile_module(&b).unwrap(); std::fs::write("/dev/stdout", o).unwrap(); }
+//! Compiles one WebAssembly module or component: bytes on standard input, native code on standard output.
+//!
+//! Hostile input meets a large program here, so the process bounds and seals itself before it reads the first byte: it
+//! can compute, read what it was given and write what it makes, and nothing else. A failure is one line on standard
+//! error and exit code 1.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Read, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, anyhow};
+use lighter_oci::Kind;
+use nix::sys::resource::{Resource, setrlimit};
+
+/// Address space that a compilation may take, in bytes. A 30 MB module takes about 1 GiB.
+const MEMORY: u64 = 6 << 30;
+/// CPU time that a compilation may take, in seconds, over all threads.
+const CPU_SECONDS: u64 = 900;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] if !io::stdin().is_terminal() => match compile() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{}", format!("{error:#}").replace('\n', " "));
+                ExitCode::FAILURE
+            }
+        },
+        ["--version" | "-V"] => {
+            println!(
+                "lighter-compile {} ({}), wasmtime {}",
+                env!("CARGO_PKG_VERSION"),
+                lighter_runner::commit(),
+                lighter_wasmtime_engine::WASMTIME_VERSION
+            );
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!(
+                "Compiles WebAssembly for lighter-wasmtime. The runner starts it on a cache miss; by hand:\n\n  \
+                 lighter-compile < guest.wasm > guest.cwasm"
+            );
+            ExitCode::from(if matches!(arguments.as_slice(), [a] if a == "--help" || a == "-h") { 0 } else { 2 })
+        }
+    }
+}
+
+fn compile() -> Result<()> {
+    setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("bound memory")?;
+    setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS).context("bound time")?;
+    let engine = lighter_wasmtime_engine::engine().map_err(|error| anyhow!("start Wasmtime: {error:#}"))?;
+    lighter_runner::seal::compute_only()?;
+
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).context("read module")?;
+    let kind = lighter_oci::sniff(&bytes[..bytes.len().min(16)]).map_err(|what| anyhow!("input {what}"))?;
+    let code = match kind {
+        Kind::Module => engine.precompile_module(&bytes),
+        Kind::Component => engine.precompile_component(&bytes),
+    }
+    .map_err(|error| anyhow!("invalid {}: {error:#}", kind.noun()))?;
+    let mut output = io::stdout().lock();
+    output.write_all(&code).and_then(|()| output.flush()).context("write code")
+}

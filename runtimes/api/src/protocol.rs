@@ -1,12 +1,6 @@
 //! What passes between the daemon and a runner: descriptors with fixed numbers, and status lines.
 
-use std::{
-    io::{self, Write},
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::net::UnixStream,
-    },
-};
+use std::os::fd::RawFd;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,29 +30,4 @@ pub enum Status {
         /// For the person who reads it in `docker run` or `kubectl describe pod`.
         message: String,
     },
-}
-
-/// The runner's end of the status stream.
-#[derive(Debug)]
-pub(crate) struct StatusStream(UnixStream);
-
-impl StatusStream {
-    pub(crate) fn new(stream: UnixStream) -> Self {
-        Self(stream)
-    }
-
-    /// Sends one line. A daemon that is gone is nobody to report to, and cleans up by other means.
-    pub(crate) fn send(&self, status: &Status) {
-        let sent = serde_json::to_vec(status).map_err(io::Error::other).and_then(|mut line| {
-            line.push(b'\n');
-            (&self.0).write_all(&line)
-        });
-        drop(sent);
-    }
-}
-
-impl AsRawFd for StatusStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
 }

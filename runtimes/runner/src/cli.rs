@@ -10,15 +10,18 @@ use std::{
 };
 
 use lighter_oci::Plan;
-use lighter_runtime_api::Backend;
+use lighter_runtime_api::{
+    Backend,
+    protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status},
+};
 use nix::sys::signal::Signal;
 
 use crate::{
     Error,
     create::{Stdio, create},
     diagnostics,
-    protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status, StatusStream},
     signals,
+    status::StatusStream,
 };
 
 /// The commit that the binaries were built from, or `unknown` outside a git checkout.
@@ -89,7 +92,7 @@ fn run_create<B: Backend>(backend: B) -> ExitCode {
     }
 }
 
-/// The descriptors of [`crate::protocol`]; the status stream twice, for this process and for the init.
+/// The descriptors of [`lighter_runtime_api::protocol`]; the status stream twice, for this process and for the init.
 /// `None` where somebody else than the shim started us.
 fn inherited() -> Option<(StatusStream, StatusStream, Stdio)> {
     let status = UnixStream::from(take(FD_STATUS)?);

@@ -1,0 +1,36 @@
+//! The runner's end of the status stream.
+
+use std::{
+    io::{self, Write},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+};
+
+use lighter_runtime_api::protocol::Status;
+
+/// Where a runner says how far it came. Closed when the guest starts.
+#[derive(Debug)]
+pub(crate) struct StatusStream(UnixStream);
+
+impl StatusStream {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self(stream)
+    }
+
+    /// Sends one line. A daemon that is gone is nobody to report to, and cleans up by other means.
+    pub(crate) fn send(&self, status: &Status) {
+        let sent = serde_json::to_vec(status).map_err(io::Error::other).and_then(|mut line| {
+            line.push(b'\n');
+            (&self.0).write_all(&line)
+        });
+        drop(sent);
+    }
+}
+
+impl AsRawFd for StatusStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

@@ -1,0 +1,91 @@
+//! The daemon: one a pod, serves its tasks until containerd shuts it down.
+
+use std::{
+    env, fs,
+    os::{
+        fd::{FromRawFd, OwnedFd, RawFd},
+        unix::net::UnixListener,
+    },
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use containerd_shim::Flags;
+use containerd_shim_protos::ttrpc::r#async::{Server, transport::Listener};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    events::{Publish, Publisher},
+    logging,
+    runner::Runners,
+    service::TaskService,
+    start::socket_path,
+    tasks::Tasks,
+};
+
+/// The action under which `start` runs the daemon.
+pub(crate) const ACTION: &str = "serve";
+/// The descriptor of the listener.
+pub(crate) const FD_LISTENER: RawFd = 3;
+/// How long events may take to reach containerd before the daemon goes.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// Runs in the first container's bundle until the pod has no use for it.
+pub(crate) fn run(argv0: &str, flags: &Flags) -> Result<()> {
+    // Its own session: containerd's service manager must not end the pods of a containerd that it restarts.
+    let _ = nix::unistd::setsid();
+    // Inits are children of runners that end: they become ours.
+    nix::sys::prctl::set_child_subreaper(true).context("become subreaper")?;
+    logging::install(&flags.id, &flags.namespace, flags.debug).context("open log")?;
+    // The bundle's folder is containerd's to remove.
+    env::set_current_dir("/").context("leave bundle")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start event loop")?;
+    let served = runtime.block_on(serve(argv0, flags));
+    if let Err(error) = &served {
+        log::error!("{error:#}");
+    }
+    served
+}
+
+async fn serve(argv0: &str, flags: &Flags) -> Result<()> {
+    let listener = inherited_listener()?;
+    let events = Publisher::start(env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?, flags.namespace.clone());
+    let runners = Runners::new(argv0).context("find runners")?;
+    let tasks = Tasks::new(runners, Arc::new(events.clone()) as Arc<dyn Publish>);
+    let shutdown = watch::Sender::new(false);
+    let mut asked = shutdown.subscribe();
+    let mut server = TaskService::new(tasks, shutdown).register(Server::new().add_listener(listener));
+    server.start().await.context("serve")?;
+    log::debug!("serving at {}", flags.socket);
+
+    // A daemon that goes leaves its containers to nobody: it ends when containerd says so, not when it is asked to.
+    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    loop {
+        tokio::select! {
+            _ = asked.wait_for(|asked| *asked) => break,
+            _ = terminate.recv() => log::info!("ignored SIGTERM: the pod's containers end first"),
+            _ = interrupt.recv() => log::info!("ignored SIGINT: the pod's containers end first"),
+        }
+    }
+    // First of all, so that a `start` for the same pod makes a new daemon instead of finding this one.
+    let _ = fs::remove_file(socket_path(&flags.socket));
+    if tokio::time::timeout(FLUSH, events.flush()).await.is_err() {
+        log::warn!("containerd took no events for {FLUSH:?}; the last ones are lost");
+    }
+    let _ = tokio::time::timeout(FLUSH, server.shutdown()).await;
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn inherited_listener() -> Result<Listener> {
+    // SAFETY: `start` put the listener under this number, and nothing in this process has opened or taken it before.
+    let fd = unsafe { OwnedFd::from_raw_fd(FD_LISTENER) };
+    let listener = UnixListener::from(fd);
+    listener.set_nonblocking(true).context("inherit listener")?;
+    Listener::try_from(listener).context("inherit listener")
+}
