@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sandbox_has_no_proc_and_no_capability_but_those_of_the_seal() {
+    fn the_sandbox_has_no_kernel_filesystem_and_no_capability_but_what_the_seal_needs() {
         let plan = plan(&spec(
             r#","apparmorProfile":"docker-default","capabilities":{"bounding":["CAP_SYS_PTRACE"]}"#,
             r#","maskedPaths":["/proc/kcore"],"seccomp":{"defaultAction":"SCMP_ACT_ERRNO"}"#,
@@ -266,7 +266,7 @@ mod tests {
         ))
         .unwrap();
         let kept: Vec<_> = plan.sandbox.mounts().as_ref().unwrap().iter().map(|m| m.destination().clone()).collect();
-        assert_eq!(kept, [Path::new("/dev"), Path::new("/data")]);
+        assert_eq!(kept, [Path::new("/proc"), Path::new("/dev"), Path::new("/data")]);
         let process = plan.sandbox.process().as_ref().unwrap();
         assert_eq!(process.apparmor_profile(), &None);
         assert_eq!(plan.apparmor.as_deref(), Some("docker-default"));

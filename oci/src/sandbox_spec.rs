@@ -1,4 +1,7 @@
 //! The spec that libcontainer builds for a guest: the bundle's, less whatever would be a way to the runner itself.
+//!
+//! `/proc` is the exception: libcontainer needs it after it has entered the rootfs (for supplementary groups and
+//! sysctls), so it stays, and the seal detaches it before the guest runs.
 
 use std::{
     collections::HashSet,
@@ -7,15 +10,15 @@ use std::{
 
 use nix::sys::statfs;
 use oci_spec::runtime::{
-    Capability, LinuxCapabilitiesBuilder, LinuxNamespaceType, Mount, Spec,
+    Capability, LinuxCapabilitiesBuilder, LinuxNamespaceType, Mount, MountBuilder, Spec,
 };
 
 use crate::Error;
 
-/// Filesystems that describe or control processes and the kernel. A guest runs inside the runner's process, so a file
-/// of these (`/proc/self/mem` first of all) would be the runner's own memory.
+/// Filesystems that describe or control processes and the kernel, which a guest has no use for: mounting them would only
+/// take time.
 const KERNEL_FILESYSTEMS: &[&str] = &[
-    "proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "securityfs", "debugfs", "tracefs", "bpf", "configfs",
+    "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "securityfs", "debugfs", "tracefs", "bpf", "configfs",
     "efivarfs", "binfmt_misc", "pstore", "fusectl",
 ];
 
@@ -25,7 +28,13 @@ pub(crate) fn derive(mut spec: Spec, rootfs: &Path, cgroup: &Path) -> Result<Spe
         root.set_path(rootfs.to_owned());
     }
     let mounts = spec.mounts().clone().unwrap_or_default();
-    spec.set_mounts(Some(mounts.into_iter().filter_map(|m| kept_mount(m).transpose()).collect::<Result<_, _>>()?));
+    let mut mounts: Vec<Mount> =
+        mounts.into_iter().filter_map(|mount| kept_mount(mount).transpose()).collect::<Result<_, _>>()?;
+    if !mounts.iter().any(|mount| mount.typ().as_deref() == Some("proc")) {
+        let proc = MountBuilder::default().destination("/proc").typ("proc").source("proc").build();
+        mounts.insert(0, proc.map_err(|_| Error::SpecLacks("mounts"))?);
+    }
+    spec.set_mounts(Some(mounts));
 
     let linux = spec.linux_mut().as_mut().ok_or(Error::SpecLacks("linux section"))?;
     let own_mounts = linux.namespaces().iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Mount);

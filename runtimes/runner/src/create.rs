@@ -7,7 +7,7 @@ use std::{
         fd::{AsRawFd, OwnedFd, RawFd},
         unix::fs::{DirBuilderExt, PermissionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
@@ -31,7 +31,7 @@ pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: S
     let before = open_descriptors()?;
     let loaded = compile::load(&backend, &plan, module)?;
     // What the engine holds on to: the file that its code and memory images are mapped from.
-    let mut keep: BTreeSet<RawFd> = open_descriptors()?.difference(&before).copied().collect();
+    let mut keep: BTreeSet<RawFd> = open_descriptors()?.difference(&before).map(|(fd, _)| *fd).collect();
     keep.extend([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO, status.as_raw_fd()]);
 
     let Plan { id, state, sandbox, seccomp, apparmor, cgroup, guest, .. } = plan;
@@ -70,13 +70,18 @@ fn write_state(state: &Path, sandbox: &oci_spec::runtime::Spec) -> Result<(), Er
     fs::write(state.join("config.json"), json).map_err(failed)
 }
 
-fn open_descriptors() -> Result<BTreeSet<RawFd>, Error> {
+/// Open descriptors, each with what it refers to: the number alone may be somebody else's by the next call.
+fn open_descriptors() -> Result<BTreeSet<(RawFd, PathBuf)>, Error> {
     let path = Path::new("/proc/self/fd");
     let failed = |source| Error::WriteState { path: path.to_owned(), source };
     let mut open = BTreeSet::new();
     for entry in fs::read_dir(path).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        open.extend(name.to_str().and_then(|n| n.parse::<RawFd>().ok()));
+        let entry = entry.map_err(failed)?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        // The descriptor of this very listing is gone after it.
+        if let (Some(fd), Ok(target)) = (number, fs::read_link(entry.path())) {
+            open.insert((fd, target));
+        }
     }
     Ok(open)
 }

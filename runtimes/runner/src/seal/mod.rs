@@ -24,7 +24,7 @@ pub use syscalls::Allowed;
 /// What a container's init does to itself between the start signal and the guest.
 #[derive(Debug)]
 pub struct Seal {
-    /// The host's `/proc`, opened before the fork: the sandbox has none.
+    /// The host's `/proc`, opened before the fork: the sandbox's own goes in the first step.
     proc: File,
     keep: BTreeSet<RawFd>,
     profile: Option<LinuxSeccomp>,
