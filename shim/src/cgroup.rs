@@ -2,13 +2,12 @@
 
 use std::{thread, time::Duration};
 
-use containerd_shim::{cgroup as metrics, util::convert_to_any};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use libcgroups::common::{AnyCgroupManager, CgroupConfig, CgroupManager, create_cgroup_manager};
 use lighter_oci::Cgroup;
 use nix::sys::signal::{Signal, kill};
 
-use crate::error::Error;
+use crate::{error::Error, stats};
 
 /// How often, and how long between, a cgroup is looked at until the processes in it are gone: two seconds in all.
 const TRIES: u32 = 200;
@@ -30,17 +29,9 @@ pub(crate) fn pids(cgroup: &Cgroup, id: &str) -> Result<Vec<u32>, Error> {
     Ok(pids.into_iter().map(|pid| pid.as_raw().unsigned_abs()).collect())
 }
 
-/// containerd's `Metrics` message of the cgroup that `pid` is in.
-pub(crate) fn stats(pid: u32) -> Result<Any, Error> {
-    let collect = || {
-        let cgroup = metrics::get_cgroup(pid)?;
-        if cgroup.v2() {
-            convert_to_any(Box::new(metrics::collect_metrics_v2(&cgroup)?))
-        } else {
-            convert_to_any(Box::new(metrics::collect_metrics(&cgroup)?))
-        }
-    };
-    collect().map_err(|error| Error::Cgroup { path: format!("/proc/{pid}/cgroup").into(), why: error.to_string() })
+/// containerd's `Metrics` message; `pid` is any process of the container.
+pub(crate) fn stats(cgroup: &Cgroup, id: &str, pid: u32) -> Result<Any, Error> {
+    stats::collect(&manager(cgroup, id)?, pid).map_err(|why| failed(cgroup, why))
 }
 
 /// Ends every process in it and removes it. A cgroup that isn't there is no error.

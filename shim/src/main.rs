@@ -17,6 +17,7 @@ mod runner;
 mod sandbox;
 mod service;
 mod start;
+mod stats;
 mod stdio;
 mod tasks;
 

@@ -19,7 +19,7 @@ use std::{
 use async_trait::async_trait;
 use command_fds::{CommandFdExt, FdMapping};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use lighter_oci::{ANNOTATION_PREFIX, Plan, PlanRequest};
+use lighter_oci::{ANNOTATION_PREFIX, Cgroup, Plan, PlanRequest};
 use lighter_runtime_api::protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -83,6 +83,7 @@ pub(crate) struct RunnerSandbox {
     init: Child,
     status: Mutex<BufReader<UnixStream>>,
     held: HeldStdio,
+    cgroup: Cgroup,
     leftovers: Leftovers,
 }
 
@@ -90,7 +91,7 @@ pub(crate) struct RunnerSandbox {
 #[derive(Clone, Debug)]
 pub(crate) struct Leftovers {
     id: String,
-    cgroup: Option<lighter_oci::Cgroup>,
+    cgroup: Option<Cgroup>,
     state: PathBuf,
     rootfs: Option<PathBuf>,
 }
@@ -175,6 +176,7 @@ impl Runners {
                 init,
                 status: Mutex::new(status),
                 held,
+                cgroup: plan.cgroup,
                 leftovers: leftovers.clone(),
             }),
             (Some(Status::Failed { message }), _) => Err(Error::Guest(with_details(message, &innermost(&mut said)))),
@@ -212,8 +214,8 @@ impl Sandbox for RunnerSandbox {
         let invalid = Error::Signal(signal);
         let number = i32::try_from(signal).map_err(|_| Error::Signal(signal))?;
         let signal = rustix::process::Signal::from_named_raw(number).ok_or(invalid)?;
-        if all && let Some(cgroup) = &self.leftovers.cgroup {
-            for pid in cgroup::pids(cgroup, &self.id)? {
+        if all {
+            for pid in self.pids()? {
                 let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
                 // One that ended meanwhile needs no signal.
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(number).ok());
@@ -224,11 +226,11 @@ impl Sandbox for RunnerSandbox {
     }
 
     fn pids(&self) -> Result<Vec<u32>, Error> {
-        self.leftovers.cgroup.as_ref().map_or(Ok(Vec::new()), |cgroup| cgroup::pids(cgroup, &self.id))
+        cgroup::pids(&self.cgroup, &self.id)
     }
 
     fn stats(&self) -> Result<Any, Error> {
-        cgroup::stats(self.init.pid())
+        cgroup::stats(&self.cgroup, &self.id, self.init.pid())
     }
 
     fn close_stdin(&self) {

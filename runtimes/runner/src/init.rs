@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    ffi::CString,
     fs::OpenOptions,
     io::{self, Write},
     rc::Rc,
@@ -65,6 +66,10 @@ impl<B: Backend> Payload<B> {
     /// Returns the process's exit code.
     fn run(self) -> i32 {
         let Self { backend, loaded, guest, seal, status } = self;
+        // What `ps` and `top` show; libcontainer left its own.
+        if let Ok(name) = CString::new(format!("lighter-{}", backend.identity().name)) {
+            let _ = nix::sys::prctl::set_name(&name);
+        }
         let status = Rc::new(RefCell::new(Some(status)));
         let report = Rc::clone(&status);
         let ready = Box::new(move || {

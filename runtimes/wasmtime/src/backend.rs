@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 
 use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, Outcome, Ready};
-use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 
 use crate::{component::LoadedComponent, module::LoadedModule};
@@ -45,18 +44,20 @@ impl Backend for Wasmtime {
 
     fn run(&self, loaded: Loaded, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
         // Current-thread: a command is one guest, and threads that wait for nothing cost memory in every container.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(failed("start event loop"))?;
-        runtime.block_on(async {
-            match loaded {
-                Loaded::Module(module) => module.run(guest, ready).await,
-                Loaded::Component(component) => component.run(guest, ready).await,
-            }
-        })
+        let mut event_loop = tokio::runtime::Builder::new_current_thread();
+        match loaded {
+            // WASI 0.1 can't open a socket: timers do, and there is no descriptor beyond the guest's own.
+            Loaded::Module(module) => block_on(event_loop.enable_time(), module.run(guest, ready)),
+            Loaded::Component(component) => block_on(event_loop.enable_all(), component.run(guest, ready)),
+        }
     }
+}
+
+fn block_on(
+    event_loop: &mut tokio::runtime::Builder,
+    guest: impl Future<Output = Result<Outcome, Error>>,
+) -> Result<Outcome, Error> {
+    event_loop.build().map_err(failed("start event loop"))?.block_on(guest)
 }
 
 /// How a guest ended that Wasmtime reports as an error: an exit in disguise, or a trap.
@@ -65,13 +66,8 @@ pub(crate) fn outcome_of(error: wasmtime::Error) -> Outcome {
         // A process's exit code has eight bits; the kernel would cut it the same way.
         return Outcome::Exited(exit.0.to_le_bytes()[0]);
     }
-    let what = match error.downcast_ref::<Trap>() {
-        Some(trap) => format!("wasm trap: {trap}"),
-        None => error.root_cause().to_string(),
-    };
-    // Wasmtime puts the backtrace into the error as its outermost context.
-    let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
-    Outcome::Trapped(format!("{what}\n{backtrace}"))
+    // Its own form: the wasm backtrace, then the causes down to the trap.
+    Outcome::Trapped(format!("{error:?}"))
 }
 
 /// An [`Error::Engine`] of this operation, in one line.

@@ -15,7 +15,7 @@ use wasmtime_wasi::{
 
 use crate::{
     backend::{NAME, failed, one_line, outcome_of},
-    wasi::{self, Cwd},
+    wasi,
 };
 
 /// A component whose imports are resolved.
@@ -66,7 +66,7 @@ impl LoadedComponent {
 
     pub(crate) async fn run(self, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
         let state = State {
-            wasi: wasi::context(guest, Cwd::Told)?.build(),
+            wasi: wasi::context(guest)?.build(),
             table: ResourceTable::new(),
             limits: wasi::limits(guest),
         };

@@ -7,7 +7,7 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use crate::{
     backend::{NAME, failed, one_line, outcome_of},
-    wasi::{self, Cwd},
+    wasi,
 };
 
 /// The function that a command exports.
@@ -44,7 +44,7 @@ impl LoadedModule {
     }
 
     pub(crate) async fn run(self, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
-        let state = State { wasi: wasi::context(guest, Cwd::Preopened)?.build_p1(), limits: wasi::limits(guest) };
+        let state = State { wasi: wasi::context(guest)?.build_p1(), limits: wasi::limits(guest) };
         let mut store = Store::new(self.0.module().engine(), state);
         store.limiter(|state| &mut state.limits);
         ready();

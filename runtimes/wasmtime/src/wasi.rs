@@ -15,42 +15,30 @@ use crate::backend::failed;
 ///
 /// The sandbox's whole `/` is the guest's: what must not be seen is not in it, and what must not be written is mounted
 /// read-only. Called in the sealed init.
-pub(crate) fn context(guest: &Guest, cwd: Cwd) -> Result<WasiCtxBuilder, Error> {
+pub(crate) fn context(guest: &Guest) -> Result<WasiCtxBuilder, Error> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.args(&guest.args).envs(&guest.env).inherit_stdio();
     // One guest a process: a thread for each file operation would only add switches.
     wasi.allow_blocking_current_thread(true);
     preopen(&mut wasi, Path::new("/"), "/")?;
-    match cwd {
-        Cwd::Told => {
-            wasi.initial_cwd(guest.cwd.to_string_lossy());
+    wasi.initial_cwd(guest.cwd.to_string_lossy());
+    if guest.cwd != Path::new("/") {
+        // WASI 0.1 has no working directory, and wasi-libc does not ask WASI 0.2 for it. It cuts the leading slash off a
+        // path and then takes the preopen with the longest matching name. So the root's folders get names of their own,
+        // and "." is what is left: relative paths.
+        for folder in folders_of_root()? {
+            preopen(&mut wasi, &folder, &folder.to_string_lossy())?;
         }
-        Cwd::Preopened if guest.cwd != Path::new("/") => {
-            // wasi-libc cuts the leading slash off a path and then takes the preopen with the longest matching name.
-            // So the root's folders get names of their own, and "." is what is left: relative paths.
-            for folder in folders_of_root()? {
-                preopen(&mut wasi, &folder, &folder.to_string_lossy())?;
-            }
-            preopen(&mut wasi, &guest.cwd, ".")?;
-            if !guest.env.iter().any(|(name, _)| name == "PWD") {
-                wasi.env("PWD", guest.cwd.to_string_lossy());
-            }
+        preopen(&mut wasi, &guest.cwd, ".")?;
+        // Go's runtime takes it from here.
+        if !guest.env.iter().any(|(name, _)| name == "PWD") {
+            wasi.env("PWD", guest.cwd.to_string_lossy());
         }
-        Cwd::Preopened => {}
     }
     if guest.grants.network {
         wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
     }
     Ok(wasi)
-}
-
-/// How a guest learns its working directory.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Cwd {
-    /// WASI 0.2 has a call for it.
-    Told,
-    /// WASI 0.1 has none: it is a preopen.
-    Preopened,
 }
 
 /// Bounds on what a guest may allocate.
