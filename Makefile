@@ -8,10 +8,11 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 export LIBSECCOMP_LINK_TYPE := static
 export LIBSECCOMP_LIB_PATH  := $(shell pkg-config --variable=libdir libseccomp 2>/dev/null)
 export LIGHTER_COMMIT       := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+STAGE   := $(CACHE)/stage
 RELEASE := $(CARGO_TARGET_DIR)/release
 BINARIES := containerd-shim-lighter-v1 lighter-wasmtime lighter-compile
 
-.PHONY: help build install test demo bench lint testbed clean
+.PHONY: help build install install-stage packages test demo bench lint testbed clean
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -24,3 +25,35 @@ install: build ## Install to DESTDIR and PREFIX (/usr/local): binaries, and the 
 	install -d $(DESTDIR)$(PREFIX)/bin
 	cd $(RELEASE) && install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
 	ln -sf containerd-shim-lighter-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-wasmtime-v1
+
+# Debian's packages that the build needs; the testbed installs its own.
+PACKAGES := gcc libc6-dev libseccomp-dev make pkg-config protobuf-compiler
+packages:
+	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq --no-install-recommends $(PACKAGES); } \
+	  || { echo "make: this needs root, or first: apt-get install $(PACKAGES)" >&2; exit 1; }
+
+install-stage: packages
+	@$(MAKE) --no-print-directory install DESTDIR=$(STAGE)
+
+# What `cargo test` needs is installed by the testbed, which says so.
+test: install-stage ## Run all tests: unit, and end to end on real containerd and Docker (root)
+	cargo test --release --locked -p lighter-oci -p lighter-runtime-api -p lighter-runner -p lighter-shim
+	LIGHTER_DESTDIR=$(STAGE) cargo test --locked -p lighter-tests
+
+demo: install-stage ## Build a hello image from source and run it with ctr and docker, command by command
+	LIGHTER_DESTDIR=$(STAGE) cargo run --locked -q -p lighter-tests --bin testbed -- demo
+
+bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json
+	LIGHTER_DESTDIR=$(STAGE) cargo run --release --locked -q -p lighter-tests --bin bench -- --json $(CARGO_TARGET_DIR)/bench.json
+
+lint: packages ## Formatting, clippy, licences and advisories
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
+	  else echo "skipped: cargo deny is not installed (cargo install cargo-deny)"; fi
+
+testbed: ## Make the Debian root filesystems and the guests in advance
+	cargo run --locked -q -p lighter-tests --bin testbed -- setup
+
+clean: ## Remove what was built and kept, the testbed included
+	rm -rf $(CARGO_TARGET_DIR) $(CACHE)
