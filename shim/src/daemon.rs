@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use containerd_shim::Flags;
 use containerd_shim_protos::ttrpc::r#async::{Server, transport::Listener};
+use lighter_runtime_api::resident::FilePages;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -33,6 +34,8 @@ pub(crate) const ACTION: &str = "serve";
 pub(crate) const FD_LISTENER: RawFd = 3;
 /// How long events may take to reach containerd before the daemon goes.
 const FLUSH: Duration = Duration::from_secs(3);
+/// When a daemon has done what its start takes.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Runs in the first container's bundle until the pod has no use for it.
 pub(crate) fn run(argv0: &str, flags: &Flags) -> Result<()> {
@@ -62,6 +65,8 @@ async fn serve(argv0: &str, flags: &Flags) -> Result<()> {
     server.start().await.context("serve")?;
     log::debug!("serving at {}", flags.socket);
 
+    tokio::spawn(give_back_memory());
+
     // A daemon that goes leaves its containers to nobody: it ends when containerd says so, not when it is asked to.
     let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
@@ -79,6 +84,17 @@ async fn serve(argv0: &str, flags: &Flags) -> Result<()> {
     }
     let _ = tokio::time::timeout(FLUSH, server.shutdown()).await;
     Ok(())
+}
+
+/// Gives back what starting took, once the first container runs and there is nothing to do but wait for it. A container
+/// that is over by then was not worth it.
+async fn give_back_memory() {
+    tokio::time::sleep(IDLE).await;
+    if let Ok(smaps) = fs::read_to_string("/proc/self/smaps")
+        && let Err(error) = FilePages::of(&smaps).give_back()
+    {
+        log::debug!("give memory back: {error}");
+    }
 }
 
 #[allow(unsafe_code)]

@@ -2,9 +2,11 @@
 //!
 //! An engine is one crate that implements [`Backend`] and one `main` that hands it to the runner. The runner calls
 //! [`Backend::load`] in a short-lived process on the host, forks the container's init off it, seals the init, and calls
-//! [`Backend::run`] there. Must not know: any engine, containers, containerd.
+//! [`Backend::run`] there. Beside the contract, what daemon and runner have in common: the status protocol, and giving
+//! memory back. Must not know: any engine, containers, containerd.
 
 pub mod protocol;
+pub mod resident;
 
 use std::{fs::File, path::PathBuf};
 

@@ -13,7 +13,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use lighter_runtime_api::{Backend, Guest, Outcome, protocol::Status};
 use oci_spec::runtime::Spec;
 
-use crate::{Error, seal::Seal, status::StatusStream};
+use crate::{seal::Seal, status::StatusStream};
 
 /// Exit code of a trap, as a shell shows an abort: 128 + SIGABRT.
 const TRAPPED: i32 = 134;
@@ -72,13 +72,17 @@ impl<B: Backend> Payload<B> {
         }
         let status = Rc::new(RefCell::new(Some(status)));
         let report = Rc::clone(&status);
-        let ready = Box::new(move || {
-            // Taken, so that the descriptor is closed before the guest runs.
-            if let Some(status) = report.borrow_mut().take() {
-                status.send(&Status::Started);
-            }
+        let outcome = seal.apply().and_then(|pages| {
+            let ready = Box::new(move || {
+                // Building the sandbox took code that running a guest does not take.
+                let _ = pages.give_back();
+                // Taken, so that the descriptor is closed before the guest runs.
+                if let Some(status) = report.borrow_mut().take() {
+                    status.send(&Status::Started);
+                }
+            });
+            Ok(backend.run(loaded, &guest, ready)?)
         });
-        let outcome = seal.apply().and_then(|()| backend.run(loaded, &guest, ready).map_err(Error::from));
         match outcome {
             Ok(Outcome::Exited(code)) => code.into(),
             Ok(Outcome::Trapped(trace)) => {

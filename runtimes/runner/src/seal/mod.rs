@@ -11,10 +11,11 @@ mod syscalls;
 use std::{
     collections::BTreeSet,
     fs::File,
-    io,
+    io::{self, Read},
     os::fd::{AsRawFd, RawFd},
 };
 
+use lighter_runtime_api::resident::FilePages;
 use oci_spec::runtime::LinuxSeccomp;
 
 use crate::Error;
@@ -56,9 +57,12 @@ impl Seal {
 
     /// Applies it. There is no way back.
     ///
+    /// Returns the pages of this program's file, which can't be found out any more afterwards.
+    ///
     /// # Errors
     /// A step failed; the guest must not run.
-    pub fn apply(self) -> Result<(), Error> {
+    pub fn apply(self) -> Result<FilePages, Error> {
+        let pages = file_pages(&self.proc);
         mounts::lock_down(&self.proc)?;
         if let Some(profile) = &self.apparmor {
             privileges::enter_apparmor(&self.proc, profile)?;
@@ -69,7 +73,8 @@ impl Seal {
         if let Some(profile) = self.profile {
             self.allowed.load_profile(profile)?;
         }
-        self.allowed.load()
+        self.allowed.load()?;
+        Ok(pages)
     }
 }
 
@@ -81,6 +86,14 @@ pub fn compute_only() -> Result<(), Error> {
     close_all_but(&BTreeSet::from([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO]))?;
     privileges::drop_all()?;
     Allowed::compute().load()
+}
+
+/// Not knowing them is no reason to fail: they are only for giving memory back.
+fn file_pages(proc: &File) -> FilePages {
+    let mut smaps = String::new();
+    let read = open_in_proc(proc, "self/smaps", nix::fcntl::OFlag::O_RDONLY)
+        .and_then(|mut file| file.read_to_string(&mut smaps));
+    read.map_or(FilePages::default(), |_| FilePages::of(&smaps))
 }
 
 /// Closes every descriptor that is not in `keep`.
