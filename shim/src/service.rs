@@ -151,7 +151,7 @@ impl<L: Launcher> Task for TaskService<L> {
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
         no_exec(&request.exec_id)?;
-        self.tasks.kill(&request.id, request.signal, request.all).await?;
+        self.tasks.kill(&request.id, request.signal, request.all)?;
         Ok(Empty::default())
     }
 

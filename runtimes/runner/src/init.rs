@@ -13,7 +13,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use lighter_runtime_api::{Backend, Guest, Outcome, protocol::Status};
 use oci_spec::runtime::Spec;
 
-use crate::{seal::Seal, status::StatusStream};
+use crate::{seal::Seal, signals, status::StatusStream};
 
 /// Exit code of a trap, as a shell shows an abort: 128 + SIGABRT.
 const TRAPPED: i32 = 134;
@@ -72,10 +72,10 @@ impl<B: Backend> Payload<B> {
         }
         let status = Rc::new(RefCell::new(Some(status)));
         let report = Rc::clone(&status);
-        let outcome = seal.apply().and_then(|pages| {
+        // Building the sandbox took code that running a guest does not take. Not giving it back is no reason to fail.
+        let _ = seal.file_pages().map(signals::give_back_later);
+        let outcome = seal.apply().and_then(|()| {
             let ready = Box::new(move || {
-                // Building the sandbox took code that running a guest does not take.
-                let _ = pages.give_back();
                 // Taken, so that the descriptor is closed before the guest runs.
                 if let Some(status) = report.borrow_mut().take() {
                     status.send(&Status::Started);

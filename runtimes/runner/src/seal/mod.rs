@@ -55,14 +55,21 @@ impl Seal {
         Ok(Self { proc, keep, profile, apparmor, allowed: Allowed::guest(network) })
     }
 
-    /// Applies it. There is no way back.
+    /// The pages of this program's file, which can't be found out any more once the seal is applied.
     ///
-    /// Returns the pages of this program's file, which can't be found out any more afterwards.
+    /// # Errors
+    /// `/proc` does not say.
+    pub fn file_pages(&self) -> io::Result<FilePages> {
+        let mut smaps = String::new();
+        open_in_proc(&self.proc, "self/smaps", nix::fcntl::OFlag::O_RDONLY)?.read_to_string(&mut smaps)?;
+        Ok(FilePages::of(&smaps))
+    }
+
+    /// Applies it. There is no way back.
     ///
     /// # Errors
     /// A step failed; the guest must not run.
-    pub fn apply(self) -> Result<FilePages, Error> {
-        let pages = file_pages(&self.proc);
+    pub fn apply(self) -> Result<(), Error> {
         mounts::lock_down(&self.proc)?;
         if let Some(profile) = &self.apparmor {
             privileges::enter_apparmor(&self.proc, profile)?;
@@ -73,8 +80,7 @@ impl Seal {
         if let Some(profile) = self.profile {
             self.allowed.load_profile(profile)?;
         }
-        self.allowed.load()?;
-        Ok(pages)
+        self.allowed.load()
     }
 }
 
@@ -86,14 +92,6 @@ pub fn compute_only() -> Result<(), Error> {
     close_all_but(&BTreeSet::from([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO]))?;
     privileges::drop_all()?;
     Allowed::compute().load()
-}
-
-/// Not knowing them is no reason to fail: they are only for giving memory back.
-fn file_pages(proc: &File) -> FilePages {
-    let mut smaps = String::new();
-    let read = open_in_proc(proc, "self/smaps", nix::fcntl::OFlag::O_RDONLY)
-        .and_then(|mut file| file.read_to_string(&mut smaps));
-    read.map_or(FilePages::default(), |_| FilePages::of(&smaps))
 }
 
 /// Closes every descriptor that is not in `keep`.
