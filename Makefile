@@ -9,21 +9,21 @@ export LIBSECCOMP_LINK_TYPE := static
 export LIBSECCOMP_LIB_PATH  := $(shell pkg-config --variable=libdir libseccomp 2>/dev/null)
 export LIGHTER_COMMIT       := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 STAGE   := $(CACHE)/stage
-RELEASE := $(CARGO_TARGET_DIR)/release
-BINARIES := containerd-shim-lighter-v1 lighter-wasmtime lighter-compile
+BINARIES := resident/containerd-shim-lighter-v1 resident/lighter-wasmtime release/lighter-compile
 
 .PHONY: help build install install-stage packages test demo bench lint testbed clean
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Two calls: in one, cargo would unite the features of both, and the runner would carry a compiler.
-build: ## Build shim, runner and compiler (release)
-	cargo build --release --locked -p lighter-shim -p lighter-wasmtime
+# Three calls: in one, cargo would unite the features of all, and the runner would carry a compiler.
+build: ## Build shim, runner and compiler
+	cargo build --profile resident --locked -p lighter-shim
+	cargo build --profile resident --locked -p lighter-wasmtime
 	cargo build --release --locked -p lighter-compile
 
 install: build ## Install to DESTDIR and PREFIX (/usr/local): binaries, and the runtimes' names
 	install -d $(DESTDIR)$(PREFIX)/bin
-	cd $(RELEASE) && install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
+	cd $(CARGO_TARGET_DIR) && install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
 	ln -sf containerd-shim-lighter-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-wasmtime-v1
 
 # Debian's packages that the build needs; the testbed installs its own.
@@ -44,7 +44,8 @@ demo: install-stage ## Build a hello image from source and run it with ctr and d
 	LIGHTER_DESTDIR=$(STAGE) cargo run --locked -q -p lighter-tests --bin testbed -- demo
 
 bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json
-	LIGHTER_DESTDIR=$(STAGE) cargo run --release --locked -q -p lighter-tests --bin bench -- --json $(CARGO_TARGET_DIR)/bench.json
+	cargo build --release --locked -q -p lighter-tests --bins
+	LIGHTER_DESTDIR=$(STAGE) $(CARGO_TARGET_DIR)/release/bench --json $(CARGO_TARGET_DIR)/bench.json
 
 lint: packages ## Formatting, clippy, licences and advisories
 	cargo fmt --all --check

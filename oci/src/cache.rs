@@ -2,8 +2,8 @@
 //!
 //! `ROOT/ENGINE/SHA256.cwasm`: the folder names the set of engines that can load the code, the file the module it was
 //! made from. An entry is written to a temporary name and renamed, under one lock per key, so that a hundred replicas
-//! compile once and nobody sees half a file. It ends in a footer with its length and a CRC-32, which tells a damaged
-//! entry from a sound one; against people, the folder's ownership is what protects.
+//! compile once and nobody sees half a file. It ends in a footer with the module's digest, its own length and a CRC-32,
+//! which tells a damaged or misplaced entry from a sound one; against people, the folder's ownership is what protects.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -19,8 +19,10 @@ use crate::Error;
 
 /// Marks an entry that was written to its end. The last byte is the footer's version.
 const MAGIC: &[u8; 8] = b"LIGHTER\x01";
-/// Magic, length of the code (u64 LE), CRC-32 of the code (u32 LE), 4 bytes of zero.
-const FOOTER: u64 = 24;
+/// Magic, length of the code (u64 LE), CRC-32 of the code (u32 LE), 4 bytes of zero, the module's digest as hex digits.
+const FOOTER: u64 = 24 + DIGEST as u64;
+/// Hex digits of a SHA-256.
+const DIGEST: usize = 64;
 
 /// A folder of native code that only its owner can write.
 #[derive(Debug)]
@@ -73,17 +75,17 @@ impl Cache {
         let folder = self.root.join(&key.fingerprint);
         trusted_folder(&folder)?;
         let path = folder.join(format!("{}.cwasm", key.digest));
-        if let Some(entry) = sound_entry(&path)? {
+        if let Some(entry) = sound_entry(&path, key)? {
             return Ok(entry);
         }
         let _lock = KeyLock::acquire(folder.join(format!("{}.lock", key.digest)))?;
         // Whoever held the lock before may have made it.
-        if let Some(entry) = sound_entry(&path)? {
+        if let Some(entry) = sound_entry(&path, key)? {
             return Ok(entry);
         }
         let temporary = Temporary::new(folder.join(format!("{}.tmp", key.digest)))?;
         make(&temporary.file)?;
-        let file = temporary.finish(&path)?;
+        let file = temporary.finish(&path, key)?;
         self.evict(&folder, &path)?;
         Ok(Entry { file, path, made: true })
     }
@@ -154,7 +156,7 @@ fn trusted_folder(path: &Path) -> Result<(), Error> {
 }
 
 /// The entry at `path` if it is whole; a damaged one is removed.
-fn sound_entry(path: &Path) -> Result<Option<Entry>, Error> {
+fn sound_entry(path: &Path, key: &Key) -> Result<Option<Entry>, Error> {
     let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -162,7 +164,7 @@ fn sound_entry(path: &Path) -> Result<Option<Entry>, Error> {
             return Err(Error::Cache { operation: "open cache entry", path: path.to_owned(), source });
         }
     };
-    if is_sound(&file).unwrap_or(false) {
+    if is_sound(&file, key).unwrap_or(false) {
         // For eviction. Entries are read through mmap, which leaves no trace under noatime.
         let now = nix::sys::time::TimeSpec::UTIME_NOW;
         let omit = nix::sys::time::TimeSpec::UTIME_OMIT;
@@ -173,7 +175,7 @@ fn sound_entry(path: &Path) -> Result<Option<Entry>, Error> {
     Ok(None)
 }
 
-fn is_sound(mut file: &File) -> io::Result<bool> {
+fn is_sound(mut file: &File, key: &Key) -> io::Result<bool> {
     let len = file.metadata()?.len();
     if len < FOOTER {
         return Ok(false);
@@ -182,19 +184,24 @@ fn is_sound(mut file: &File) -> io::Result<bool> {
     let mut found = [0; FOOTER as usize];
     file.read_exact(&mut found)?;
     let code = len - FOOTER;
-    if found[..16] != footer(code, 0)[..16] {
+    // All but the sum, which takes reading the whole file.
+    let claimed = u32::from_le_bytes([found[16], found[17], found[18], found[19]]);
+    if found != footer(key, code, claimed) {
         return Ok(false);
     }
     let sum = checksum(file, code)?;
     file.rewind()?;
-    Ok(found == footer(code, sum))
+    Ok(sum == claimed)
 }
 
-fn footer(len: u64, sum: u32) -> [u8; FOOTER as usize] {
+fn footer(key: &Key, len: u64, sum: u32) -> [u8; FOOTER as usize] {
     let mut bytes = [0; FOOTER as usize];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..16].copy_from_slice(&len.to_le_bytes());
     bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+    let digest = key.digest.as_bytes();
+    let digest = &digest[..digest.len().min(DIGEST)];
+    bytes[24..24 + digest.len()].copy_from_slice(digest);
     bytes
 }
 
@@ -243,14 +250,14 @@ impl Temporary {
     }
 
     /// Adds the footer, waits for the disk and gives the entry its name.
-    fn finish(self, path: &Path) -> Result<File, Error> {
+    fn finish(self, path: &Path, key: &Key) -> Result<File, Error> {
         let failed = |operation, source| Error::Cache { operation, path: path.to_owned(), source };
         let written = || {
             let mut file = &self.file;
             let len = file.metadata()?.len();
             let sum = checksum(file, len)?;
             file.seek(SeekFrom::End(0))?;
-            file.write_all(&footer(len, sum))?;
+            file.write_all(&footer(key, len, sum))?;
             file.sync_all()?;
             file.rewind()
         };
@@ -360,6 +367,17 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), sound);
         }
         assert!(!cache.get_or_make(&key("a"), writes(b"some code")).unwrap().made);
+    }
+
+    #[test]
+    fn an_entry_under_another_modules_name_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), u64::MAX).unwrap();
+        let a = cache.get_or_make(&key("a"), writes(b"a")).unwrap().path;
+        let b = cache.get_or_make(&key("b"), writes(b"b")).unwrap().path;
+        fs::copy(&b, &a).unwrap();
+        assert!(cache.get_or_make(&key("a"), writes(b"a")).unwrap().made);
+        assert_eq!(&fs::read(&a).unwrap()[..1], b"a");
     }
 
     #[test]

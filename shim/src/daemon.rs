@@ -2,10 +2,7 @@
 
 use std::{
     env, fs,
-    os::{
-        fd::{FromRawFd, OwnedFd, RawFd},
-        unix::net::UnixListener,
-    },
+    os::{fd::AsFd, unix::net::UnixListener},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    cgroup,
     events::{Publish, Publisher},
     logging,
     runner::Runners,
@@ -30,8 +28,6 @@ use crate::{
 
 /// The action under which `start` runs the daemon.
 pub(crate) const ACTION: &str = "serve";
-/// The descriptor of the listener.
-pub(crate) const FD_LISTENER: RawFd = 3;
 /// How long events may take to reach containerd before the daemon goes.
 const FLUSH: Duration = Duration::from_secs(3);
 /// When a daemon has done what its start takes.
@@ -43,6 +39,8 @@ pub(crate) fn run(argv0: &str, flags: &Flags) -> Result<()> {
     let _ = nix::unistd::setsid();
     // Inits are children of runners that end: they become ours.
     nix::sys::prctl::set_child_subreaper(true).context("become subreaper")?;
+    // The first container is about to be created.
+    cgroup::anticipate_move();
     logging::install(&flags.id, &flags.namespace, flags.debug).context("open log")?;
     // The bundle's folder is containerd's to remove.
     env::set_current_dir("/").context("leave bundle")?;
@@ -90,18 +88,15 @@ async fn serve(argv0: &str, flags: &Flags) -> Result<()> {
 /// that is over by then was not worth it.
 async fn give_back_memory() {
     tokio::time::sleep(IDLE).await;
-    if let Ok(smaps) = fs::read_to_string("/proc/self/smaps")
-        && let Err(error) = FilePages::of(&smaps).give_back()
+    if let Ok(maps) = fs::read_to_string("/proc/self/maps")
+        && let Err(error) = FilePages::of(&maps).give_back()
     {
         log::debug!("give memory back: {error}");
     }
 }
 
-#[allow(unsafe_code)]
+/// The listener that `start` bound, which is standard input.
 fn inherited_listener() -> Result<Listener> {
-    // SAFETY: `start` put the listener under this number, and nothing in this process has opened or taken it before.
-    let fd = unsafe { OwnedFd::from_raw_fd(FD_LISTENER) };
-    let listener = UnixListener::from(fd);
-    listener.set_nonblocking(true).context("inherit listener")?;
-    Listener::try_from(listener).context("inherit listener")
+    let listener = std::io::stdin().as_fd().try_clone_to_owned().context("inherit listener")?;
+    Listener::try_from(UnixListener::from(listener)).context("inherit listener")
 }

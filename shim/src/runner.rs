@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    cgroup,
+    cgroup::{self, Folders, Known},
     error::Error,
     process::{Child, reap_strangers},
     rootfs,
@@ -84,6 +84,7 @@ pub(crate) struct RunnerSandbox {
     status: Mutex<BufReader<UnixStream>>,
     held: HeldStdio,
     cgroup: Cgroup,
+    folders: Folders,
     leftovers: Leftovers,
 }
 
@@ -91,21 +92,24 @@ pub(crate) struct RunnerSandbox {
 #[derive(Clone, Debug)]
 pub(crate) struct Leftovers {
     id: String,
-    cgroup: Option<Cgroup>,
+    cgroup: Option<Known>,
     state: PathBuf,
     rootfs: Option<PathBuf>,
 }
 
 impl Leftovers {
-    /// Of a container of which only the bundle is known.
+    /// Of a container of which only the bundle is known. A daemon that cleaned up left nothing of it.
     pub(crate) fn of_bundle(bundle: &Path, id: &str) -> Self {
-        let cgroup = Plan::cgroup_of(bundle, id).inspect_err(|error| log::warn!("clean up {id}: {error}")).ok();
-        Self { id: id.to_owned(), cgroup, state: bundle.join(Plan::STATE), rootfs: Some(bundle.join("rootfs")) }
+        let state = bundle.join(Plan::STATE);
+        // A runner makes the state before the cgroup.
+        let cgroup = state.exists().then(|| Plan::cgroup_of(bundle, id).map(Known::Named));
+        let cgroup = cgroup.and_then(|c| c.inspect_err(|error| log::warn!("clean up {id}: {error}")).ok());
+        Self { id: id.to_owned(), cgroup, state, rootfs: Some(bundle.join("rootfs")) }
     }
 
     /// Ends what is left and removes it. Goes on after an error and returns the first.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        let cgroup = self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup::remove(cgroup, &self.id));
+        let cgroup = self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.remove(&self.id));
         reap_strangers();
         let rootfs = self.rootfs.as_deref().map_or(Ok(()), rootfs::unmount);
         let state = match fs::remove_dir_all(&self.state) {
@@ -121,6 +125,7 @@ impl Launcher for Runners {
     type Sandbox = RunnerSandbox;
 
     async fn create(&self, request: &CreateRequest) -> Result<RunnerSandbox, Error> {
+        cgroup::anticipate_move();
         let mounted = (!request.rootfs.is_empty()).then(|| request.bundle.join("rootfs"));
         if let Some(target) = &mounted {
             rootfs::mount(&request.rootfs, target)?;
@@ -157,7 +162,7 @@ impl Runners {
             cache_bytes: CACHE_BYTES,
         })?;
         let engine = self.engine(&plan)?;
-        leftovers.cgroup = Some(plan.cgroup.clone());
+        leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
         let (guest, held) = stdio::open(&request.stdio)?;
         let path = self.folder.join(format!("lighter-{engine}"));
         let (runner, status, mut said) = spawn(&path, &plan, guest)?;
@@ -171,14 +176,19 @@ impl Runners {
         };
         let ended = runner.exited().await;
         match (answer?, init) {
-            (Some(Status::Created { .. }), Some(init)) => Ok(RunnerSandbox {
-                id: request.id.clone(),
-                init,
-                status: Mutex::new(status),
-                held,
-                cgroup: plan.cgroup,
-                leftovers: leftovers.clone(),
-            }),
+            (Some(Status::Created { .. }), Some(init)) => {
+                let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
+                leftovers.cgroup = Some(Known::Folders(folders.clone()));
+                Ok(RunnerSandbox {
+                    id: request.id.clone(),
+                    init,
+                    status: Mutex::new(status),
+                    held,
+                    cgroup: plan.cgroup,
+                    folders,
+                    leftovers: leftovers.clone(),
+                })
+            }
             (Some(Status::Failed { message }), _) => Err(Error::Guest(with_details(message, &innermost(&mut said)))),
             (Some(Status::Created { .. } | Status::Started) | None, _) => {
                 Err(Error::RunnerDied { status: format!("exit code {}", ended.status), said: innermost(&mut said) })
@@ -226,7 +236,7 @@ impl Sandbox for RunnerSandbox {
     }
 
     fn pids(&self) -> Result<Vec<u32>, Error> {
-        cgroup::pids(&self.cgroup, &self.id)
+        Ok(self.folders.pids())
     }
 
     fn stats(&self) -> Result<Any, Error> {

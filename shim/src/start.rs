@@ -4,24 +4,23 @@ use std::{
     env, fs,
     fs::File,
     io::{self, Write},
-    os::unix::{
-        fs::DirBuilderExt,
-        net::{UnixListener, UnixStream},
-        process::CommandExt,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::DirBuilderExt,
+            net::{UnixListener, UnixStream},
+            process::CommandExt,
+        },
     },
     path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result};
-use command_fds::{CommandFdExt, FdMapping};
 use containerd_shim::{Flags, StartOpts, api::Options, cgroup::set_cgroup_and_oom_score};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::{
-    bootstrap,
-    daemon::{ACTION, FD_LISTENER},
-};
+use crate::{bootstrap, daemon::ACTION};
 
 /// Annotations that name a pod, the first that is there: CRI's, and containerd's for everybody else.
 const GROUPING: &[&str] = &["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
@@ -95,12 +94,11 @@ fn spawn(argv0: &str, options: &StartOpts, listener: UnixListener, address: &str
         .env_clear()
         .env("TTRPC_ADDRESS", &options.ttrpc_address)
         .env("PATH", env::var_os("PATH").unwrap_or_default())
-        .stdin(Stdio::null())
+        // The listener: a descriptor of another number would take a fork, where this is a posix_spawn.
+        .stdin(OwnedFd::from(listener))
         // containerd reads our output until everybody has closed it.
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .fd_mappings(vec![FdMapping { parent_fd: listener.into(), child_fd: FD_LISTENER }])
-        .context("map listener")?;
+        .stderr(Stdio::null());
     let mut daemon = command.spawn().context("start daemon")?;
     let shim_cgroup = options.extension::<Options>().ok().flatten().map(|o| o.shim_cgroup).unwrap_or_default();
     if let Err(error) = set_cgroup_and_oom_score(daemon.id(), &shim_cgroup) {

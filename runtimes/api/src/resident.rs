@@ -13,10 +13,10 @@ use nix::sys::mman::{MmapAdvise, madvise};
 pub struct FilePages(Vec<(usize, usize)>);
 
 impl FilePages {
-    /// Finds them in the text of this process's `/proc/self/smaps`.
+    /// Finds them in the text of this process's `/proc/self/maps`.
     #[must_use]
-    pub fn of(smaps: &str) -> Self {
-        Self(file_mappings(smaps))
+    pub fn of(maps: &str) -> Self {
+        Self(maps.lines().filter_map(file_mapping).collect())
     }
 
     /// Unmaps their pages.
@@ -27,7 +27,7 @@ impl FilePages {
         for &(start, len) in &self.0 {
             if let Some(address) = NonNull::new(start as *mut c_void) {
                 // SAFETY: the mapping is one of this process's own, of a file, not writable, and holds nothing but the
-                // file's bytes: code, which is never relocated, or data without a changed page. What is read there next
+                // file's bytes: code, or data that is never relocated. What is read there next
                 // comes from the file again. Mappings of a program and its libraries stay until the process ends.
                 unsafe { madvise(address, len, MmapAdvise::MADV_DONTNEED) }?;
             }
@@ -36,31 +36,21 @@ impl FilePages {
     }
 }
 
-/// Start and length of file mappings that hold nothing but the file's bytes.
+/// Start and length of a mapping, if it holds nothing but its file's bytes.
 ///
-/// Of data, permissions alone don't tell: relocations make changed pages in mappings that are read-only by now. Of code
-/// they do, and a changed page there is one that the file system has not written out yet. Source: proc_pid_smaps(5).
-fn file_mappings(smaps: &str) -> Vec<(usize, usize)> {
-    let mut found = Vec::new();
-    let mut data = None;
-    for line in smaps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        match (words.next().unwrap_or_default(), words.next().unwrap_or_default()) {
-            ("Private_Dirty:", "0") => found.extend(data.take()),
-            (name, _) if name.ends_with(':') => {}
-            (range, permissions) => {
-                // After the permissions: offset, device, inode, path.
-                let of_file = words.nth(3).is_some_and(|path| path.starts_with('/'));
-                let mapping = range.split_once('-').and_then(|(start, end)| {
-                    let start = usize::from_str_radix(start, 16).ok()?;
-                    Some((start, usize::from_str_radix(end, 16).ok()? - start))
-                });
-                data = mapping.filter(|_| of_file && permissions == "r--p");
-                found.extend(mapping.filter(|_| of_file && permissions == "r-xp"));
-            }
-        }
-    }
-    found
+/// That is code, and the read-only data at the start of a file, before the code. Read-only data behind the code was
+/// writable while it was relocated. Source: proc_pid_maps(5), elf(5).
+fn file_mapping(line: &str) -> Option<(usize, usize)> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let (permissions, offset) = (words.next()?, words.next()?);
+    // Before the path: device and inode.
+    let of_file = words.nth(2).is_some_and(|path| path.starts_with('/'));
+    let at_start = offset.bytes().all(|digit| digit == b'0');
+    let fixed = permissions == "r-xp" || (permissions == "r--p" && at_start);
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    (of_file && fixed).then_some((start, end - start))
 }
 
 #[cfg(test)]
@@ -69,29 +59,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_file_mappings_of_files_are_given_back() {
-        let smaps = "\
+    fn only_what_the_file_holds_is_given_back() {
+        let maps = "\
 1000-2000 r--p 00000000 fe:00 1 /bin/program
-Size: 4 kB
-Private_Dirty: 0 kB
 2000-4000 r-xp 00001000 fe:00 1 /bin/program
-Private_Dirty: 8 kB
-VmFlags: rd ex mr mw me
 4000-5000 r--p 00003000 fe:00 1 /bin/program
-Private_Dirty: 4 kB
 5000-6000 rw-p 00004000 fe:00 1 /bin/program
-Private_Dirty: 0 kB
 6000-7000 r--p 00000000 00:00 0 [vvar]
-Private_Dirty: 0 kB
+nonsense
 ";
-        assert_eq!(file_mappings(smaps), [(0x1000, 0x1000), (0x2000, 0x2000)]);
+        assert_eq!(FilePages::of(maps).0, [(0x1000, 0x1000), (0x2000, 0x2000)]);
     }
 
     #[test]
     fn a_process_goes_on_after_it() {
-        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        assert!(!file_mappings(&smaps).is_empty());
-        FilePages::of(&smaps).give_back().unwrap();
+        let pages = FilePages::of(&std::fs::read_to_string("/proc/self/maps").unwrap());
+        assert!(!pages.0.is_empty());
+        pages.give_back().unwrap();
         assert_eq!(format!("{}", 6 * 7), "42");
     }
 }

@@ -16,9 +16,11 @@ use crate::Error;
 /// Loads the guest's module, compiling it first where the engine needs that and nobody did it before.
 pub(crate) fn load<B: Backend>(backend: &B, plan: &Plan, mut module: Module) -> Result<B::Loaded, Error> {
     let identity = backend.identity();
+    let path = module.path.clone();
+    let refused = |source| Error::Load { module: path.clone(), source };
     let Some(compiler) = identity.compiler else {
         let code = Code { kind: module.kind, file: module.file, path: module.path };
-        return Ok(backend.load(code, &plan.guest)?);
+        return backend.load(code, &plan.guest).map_err(refused);
     };
     let cache = Cache::open(&plan.cache, plan.cache_bytes)?;
     let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
@@ -29,9 +31,9 @@ pub(crate) fn load<B: Backend>(backend: &B, plan: &Plan, mut module: Module) -> 
         Err(EngineError::StaleCode { .. }) if !entry.made => {
             cache.discard(&entry)?;
             let entry = compiled(&cache, &key, &compiler, &module)?;
-            Ok(backend.load(code(module.kind, &entry)?, &plan.guest)?)
+            backend.load(code(module.kind, &entry)?, &plan.guest).map_err(refused)
         }
-        loaded => Ok(loaded?),
+        loaded => loaded.map_err(refused),
     }
 }
 

@@ -11,7 +11,15 @@ pub enum Error {
     /// The bundle, the module or the cache is wrong.
     #[error(transparent)]
     Oci(#[from] lighter_oci::Error),
-    /// The engine can't load or start the guest.
+    /// The engine can't load the guest.
+    #[error("entrypoint {module:?}: {source}")]
+    Load {
+        /// As the guest would see it.
+        module: PathBuf,
+        /// What the engine says.
+        source: lighter_runtime_api::Error,
+    },
+    /// The engine can't start the guest.
     #[error(transparent)]
     Engine(#[from] lighter_runtime_api::Error),
     /// The module's bytes can't be read.
@@ -31,7 +39,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The compiler refused the module, or hit one of its bounds.
-    #[error("compile {module}: {why}")]
+    #[error("compile entrypoint {module:?}: {why}")]
     Compile {
         /// As the guest would see it.
         module: PathBuf,

@@ -60,9 +60,9 @@ impl Seal {
     /// # Errors
     /// `/proc` does not say.
     pub fn file_pages(&self) -> io::Result<FilePages> {
-        let mut smaps = String::new();
-        open_in_proc(&self.proc, "self/smaps", nix::fcntl::OFlag::O_RDONLY)?.read_to_string(&mut smaps)?;
-        Ok(FilePages::of(&smaps))
+        let mut maps = String::new();
+        open_in_proc(&self.proc, "self/maps", nix::fcntl::OFlag::O_RDONLY)?.read_to_string(&mut maps)?;
+        Ok(FilePages::of(&maps))
     }
 
     /// Applies it. There is no way back.

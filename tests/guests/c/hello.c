@@ -1,0 +1,7 @@
+// The smallest guest with a C library.
+#include <stdio.h>
+
+int main(void) {
+    puts("hello from C");
+    return 0;
+}

@@ -1,0 +1,141 @@
+//! Who competes, and with what.
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use lighter_tests::{Bed, Image, PLATFORM, RUNTIME, guests};
+use serde::Serialize;
+
+/// The shim that runs nothing, as containerd looks for it.
+const NOOP: &str = "containerd-shim-noop-v1";
+
+const HELLO: &str = "docker.io/library/hello:latest";
+const HELLO_COMPONENT: &str = "docker.io/library/hello-component:latest";
+const SLEEPER: &str = "docker.io/library/sleeper:latest";
+const NATIVE: &str = "docker.io/library/native:latest";
+const NATIVE_SLEEPER: &str = "docker.io/library/native-sleeper:latest";
+
+/// A runtime with an image for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Contender {
+    /// Lighter with a hello in Rust, a WASI 0.1 module.
+    #[serde(rename = "lighter")]
+    Lighter,
+    /// Lighter with the same as a WASI 0.2 component.
+    #[serde(rename = "lighter-component")]
+    LighterComponent,
+    /// runc with a static program in C that returns at once.
+    #[serde(rename = "runc")]
+    Runc,
+    /// A shim that runs nothing, with Lighter's image.
+    #[serde(rename = "no-op")]
+    NoOp,
+}
+
+impl Contender {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Contender::Lighter => "Lighter",
+            Contender::LighterComponent => "Lighter, component",
+            Contender::Runc => "runc, static C",
+            Contender::NoOp => "no-op shim",
+        }
+    }
+
+    /// In names of containers.
+    pub(crate) fn slug(self) -> &'static str {
+        match self {
+            Contender::Lighter => "lighter",
+            Contender::LighterComponent => "component",
+            Contender::Runc => "runc",
+            Contender::NoOp => "noop",
+        }
+    }
+
+    /// Flags and image for `ctr run`.
+    pub(crate) fn arguments(self) -> Vec<String> {
+        self.arguments_with(match self {
+            Contender::Lighter | Contender::NoOp => HELLO,
+            Contender::LighterComponent => HELLO_COMPONENT,
+            Contender::Runc => NATIVE,
+        })
+    }
+
+    /// As [`Contender::arguments`], for a program that does nothing for ever.
+    pub(crate) fn idle_arguments(self) -> Vec<String> {
+        self.arguments_with(match self {
+            Contender::Lighter | Contender::LighterComponent | Contender::NoOp => SLEEPER,
+            Contender::Runc => NATIVE_SLEEPER,
+        })
+    }
+
+    /// What [`Contender::arguments`] make it print.
+    pub(crate) fn prints(self) -> &'static str {
+        match self {
+            Contender::Lighter | Contender::LighterComponent => "hello from wasm\n",
+            Contender::Runc | Contender::NoOp => "",
+        }
+    }
+
+    fn arguments_with(self, image: &str) -> Vec<String> {
+        let native = format!("linux/{}", host_architecture());
+        let (runtime, platform) = match self {
+            Contender::Lighter | Contender::LighterComponent => (RUNTIME, PLATFORM),
+            Contender::Runc => ("io.containerd.runc.v2", native.as_str()),
+            Contender::NoOp => ("io.containerd.noop.v1", PLATFORM),
+        };
+        ["--runtime", runtime, "--platform", platform, image].map(str::to_owned).to_vec()
+    }
+}
+
+/// Puts images and the no-op shim into a bed.
+pub(crate) fn install(bed: &Bed) -> Result<()> {
+    let own = env::current_exe().context("find own executable")?;
+    let noop = own.with_file_name(NOOP);
+    ensure!(noop.is_file(), "no {}: build it by `cargo build --release -p lighter-tests --bins`", noop.display());
+    fs::copy(&noop, bed.path("/usr/bin").join(NOOP)).context("copy the no-op shim into the bed")?;
+
+    let native = native_program()?;
+    let native = |name, words: &[&str]| {
+        let image = Image::new(name).platform("linux", host_architecture());
+        image.file("/native", native.clone()).entrypoint(words)
+    };
+    for image in [
+        Image::wasm(HELLO, guests::p1("hello")),
+        Image::wasm(HELLO_COMPONENT, guests::p2("hello")),
+        Image::wasm(SLEEPER, guests::wat("sleep")),
+        native(NATIVE, &["/native"]),
+        native(NATIVE_SLEEPER, &["/native", "for ever"]),
+    ] {
+        bed.import(&image);
+    }
+    Ok(())
+}
+
+/// In Go's words.
+fn host_architecture() -> &'static str {
+    match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn native_program() -> Result<Vec<u8>> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/bench/native.c");
+    let program = env::temp_dir().join(format!("lighter-bench-native-{}", std::process::id()));
+    let compiled = Command::new("cc")
+        .args(["-static", "-O2", "-s", "-o"])
+        .args([&program, &source])
+        .stdin(Stdio::null())
+        .output()
+        .context("run cc (on Debian: apt-get install build-essential)")?;
+    ensure!(compiled.status.success(), "cc failed:\n{}", String::from_utf8_lossy(&compiled.stderr));
+    let bytes = fs::read(&program).context("read the native program")?;
+    fs::remove_file(&program).context("remove the native program")?;
+    Ok(bytes)
+}

@@ -1,0 +1,85 @@
+//! The testbed by hand, and the processes that hold it.
+
+mod demo;
+
+use std::{
+    ffi::OsString,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use lighter_tests::{Bed, Parts, Suite, guests};
+
+/// Real containerd and Docker in namespaces of their own, to test Lighter in.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Make the root filesystems and build the guests, so that tests don't wait for them.
+    Setup,
+    /// A shell in a bed with all daemons running; what is done there is gone when the shell ends.
+    Shell {
+        /// trixie or forky
+        suite: Suite,
+    },
+    /// Run a guest built from source with ctr and with docker, and show each command with its output.
+    Demo,
+    /// Make a bed, hold it until standard input ends, and remove it.
+    #[command(hide = true)]
+    Hold(Parts),
+    /// Be pid 1 of a bed.
+    #[command(hide = true)]
+    Init(Parts),
+    /// Run a command in a bed.
+    #[command(hide = true)]
+    Exec {
+        /// The host's pid of the bed's pid 1.
+        init: u32,
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Action::Setup => setup()?,
+        Action::Shell { suite } => return shell(suite),
+        Action::Demo => demo::run()?,
+        Action::Hold(parts) => lighter_tests::hold(&parts)?,
+        Action::Init(parts) => lighter_tests::init(&parts)?,
+        Action::Exec { init, command } => return exit_code(lighter_tests::enter(init, &command)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn setup() -> Result<()> {
+    for suite in Suite::ALL {
+        let bed = Bed::fresh(suite);
+        println!(
+            "{suite}: {}",
+            bed.sh("containerd --version; dockerd --version").try_run()?.stdout.replace('\n', "; ")
+        );
+    }
+    println!("guests: {}", guests::folder()?.display());
+    Ok(())
+}
+
+fn shell(suite: Suite) -> Result<ExitCode> {
+    let bed = Bed::fresh(suite);
+    bed.start_docker();
+    bed.registry();
+    let own = std::env::current_exe().context("find own executable")?;
+    // Not a `Cmd`: the shell is to have the terminal.
+    let status = Command::new(own).arg("exec").arg(bed.init().to_string()).args(["--", "bash", "-l"]).status();
+    exit_code(status.context("run a shell")?.code().unwrap_or(-1))
+}
+
+fn exit_code(code: i32) -> Result<ExitCode> {
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}

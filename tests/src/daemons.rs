@@ -1,0 +1,99 @@
+//! The daemons of a bed: how each is configured, started and known to answer.
+
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::{Bed, Suite};
+
+pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+/// The folder with one log a daemon.
+pub(crate) const LOGS: &str = "/var/log/bed";
+pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
+
+/// As the kernel shows [`REGISTRY`] listening: address and port in hexadecimal, state 0A.
+const REGISTRY_LISTENS: &str = "0100007F:1388 00000000:0000 0A";
+
+/// A daemon that doesn't answer within this will not.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Daemon {
+    Containerd,
+    Docker,
+    Registry,
+}
+
+/// Configuration files: path in the bed and text.
+pub(crate) fn configuration(suite: Suite) -> [(&'static str, &'static str); 3] {
+    [
+        ("/etc/containerd/config.toml", suite.containerd_config()),
+        // The containerd image store is what makes wasm images possible. A bridge would need iptables,
+        // which the kernel of the host may not have.
+        (
+            "/etc/docker/daemon.json",
+            r#"{"features":{"containerd-snapshotter":true},"iptables":false,"ip6tables":false,"bridge":"none"}"#,
+        ),
+        (
+            "/etc/docker/registry/config.yml",
+            "version: 0.1\nstorage: {filesystem: {rootdirectory: /tmp/registry}}\nhttp: {addr: '127.0.0.1:5000'}\n",
+        ),
+    ]
+}
+
+impl Daemon {
+    fn name(self) -> &'static str {
+        match self {
+            Daemon::Containerd => "containerd",
+            Daemon::Docker => "dockerd",
+            Daemon::Registry => "docker-registry",
+        }
+    }
+
+    fn command(self) -> &'static str {
+        match self {
+            Daemon::Containerd => "containerd",
+            Daemon::Docker => "dockerd --containerd /run/containerd/containerd.sock",
+            Daemon::Registry => "docker-registry serve /etc/docker/registry/config.yml",
+        }
+    }
+
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(self, bed: &Bed) -> Result<()> {
+        let name = self.name();
+        // A session of its own, and pid 1 for a parent: it is not the command's, which is to end.
+        let script = format!(
+            "mkdir -p /run/bed {LOGS}; \
+             setsid -f sh -c 'echo $$ >/run/bed/{name}.pid; exec {} </dev/null >>{LOGS}/{name}.log 2>&1'",
+            self.command(),
+        );
+        let started = bed.sh(&script).try_run()?;
+        ensure!(started.status == 0, "start {name}: {started}");
+        let deadline = Instant::now() + STARTS_WITHIN;
+        while !self.answers(bed)? {
+            if Instant::now() > deadline {
+                bail!("{name} of {} does not answer:\n{}", bed.suite(), bed.logs());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn answers(self, bed: &Bed) -> Result<bool> {
+        let listens = |socket| UnixStream::connect(bed.path(socket)).is_ok();
+        let succeeds = |argv: &[&str]| bed.cmd(argv).try_run().map(|output| output.status == 0);
+        match self {
+            Daemon::Containerd => Ok(listens(CONTAINERD_SOCKET) && succeeds(&["ctr", "version"])?),
+            Daemon::Docker => Ok(listens("/run/docker.sock") && succeeds(&["docker", "version"])?),
+            Daemon::Registry => {
+                let sockets = fs::read_to_string(format!("/proc/{}/net/tcp", bed.init())).unwrap_or_default();
+                Ok(sockets.contains(REGISTRY_LISTENS))
+            }
+        }
+    }
+}

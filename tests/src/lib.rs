@@ -1,0 +1,48 @@
+//! The testbed: real containerd and Docker, from Debian's packages, in namespaces of their own; and the
+//! guests that the tests run there, built from source.
+//!
+//! It knows the binaries under test only as `make install` lays them out, and nothing of what is inside
+//! them. See `README.md` for how it works.
+//!
+//! ```no_run
+//! use lighter_tests::{Bed, Image, Suite, guests};
+//!
+//! let bed = Bed::get(Suite::Trixie);
+//! bed.import(&Image::wasm("docker.io/library/hello:latest", guests::wat("hello")));
+//! let run = ["run", "--rm", "--runtime", "io.containerd.lighter.v1", "--platform", "wasi/wasm"];
+//! let hello = bed.ctr(&[&run[..], &["docker.io/library/hello:latest", "h"]].concat()).run().ok();
+//! assert_eq!(hello.stdout, "hello\n");
+//! ```
+
+mod bed;
+mod cache;
+mod cgroup;
+mod command;
+mod daemons;
+mod enter;
+pub mod guests;
+mod hold;
+mod image;
+mod init;
+mod leftovers;
+mod logs;
+mod prerequisites;
+mod rootfs;
+mod shared;
+mod staging;
+mod suite;
+
+pub use bed::{Bed, OwnBed};
+pub use command::{Cmd, Output, Running};
+pub use enter::enter;
+pub use hold::{Parts, hold};
+pub use image::{ENTRYPOINT, Image};
+pub use init::init;
+pub use logs::Logs;
+pub use suite::Suite;
+
+/// The runtime's name, as users give it to `ctr` and `docker`.
+pub const RUNTIME: &str = "io.containerd.lighter.v1";
+
+/// The platform of the images that [`Image::new`] makes.
+pub const PLATFORM: &str = "wasi/wasm";

@@ -1,0 +1,46 @@
+//! A suite's root filesystem, made once by `mmdebstrap` from Debian's packages and then only read.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    Suite, cache,
+    prerequisites::{self, Tool},
+};
+
+/// The daemons, and what they or the tests call.
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "ca-certificates",
+    "containerd",
+    "containernetworking-plugins",
+    "docker-cli",
+    "docker-registry",
+    "docker.io",
+    "iproute2",
+    "iptables",
+    "kmod",
+    "mount",
+    "procps",
+    "runc",
+];
+
+/// The folder with `suite`'s root filesystem; takes a minute the first time.
+pub(crate) fn get(suite: Suite) -> Result<PathBuf> {
+    prerequisites::need_root()?;
+    let mut arguments = vec!["--variant=apt".to_owned(), format!("--include={}", PACKAGES.join(","))];
+    arguments.extend(suite.apt_options().iter().map(|option| format!("--aptopt={option}")));
+    arguments.push(suite.name().into());
+    cache::entry(suite.name(), arguments.join("\n").as_bytes(), |folder| {
+        prerequisites::need(&[
+            Tool::program("mmdebstrap", "mmdebstrap"),
+            Tool::file("/usr/share/keyrings/debian-archive-keyring.gpg".as_ref(), "debian-archive-keyring"),
+        ])?;
+        eprintln!("testbed: making the root filesystem of {suite} (a minute, once)");
+        // No mirror given: mmdebstrap knows the suite's, and the host's apt settings (proxies) apply.
+        let output = Command::new("mmdebstrap").args(&arguments).arg(folder).output().context("run mmdebstrap")?;
+        ensure!(output.status.success(), "mmdebstrap failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    })
+}

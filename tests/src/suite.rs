@@ -1,0 +1,94 @@
+//! The Debian suites whose daemons the tests run against, and what each needs.
+
+use std::{fmt, str::FromStr};
+
+use anyhow::bail;
+
+/// A Debian suite: one pair of containerd and Docker versions that people run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// containerd 1.7 (Task v2 only) and Docker 26.
+    Trixie,
+    /// containerd 2.1 (Task v3, sandboxes) and Docker 28.
+    Forky,
+}
+
+impl Suite {
+    /// Every suite, oldest daemons first.
+    pub const ALL: [Suite; 2] = [Suite::Trixie, Suite::Forky];
+
+    /// The name Debian's archive knows it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Suite::Trixie => "trixie",
+            Suite::Forky => "forky",
+        }
+    }
+
+    /// `apt` settings for making the root filesystem.
+    pub(crate) fn apt_options(self) -> &'static [&'static str] {
+        match self {
+            Suite::Trixie => &[],
+            // Forky is not released: its mirrors may be older than their "valid until".
+            Suite::Forky => &["Acquire::Check-Valid-Until \"false\""],
+        }
+    }
+
+    /// containerd's configuration file. `restrict_oom_score_adj` because a container of a machine may
+    /// lack CAP_SYS_RESOURCE, without which CRI's sandboxes (-998) can't start.
+    pub(crate) fn containerd_config(self) -> &'static str {
+        match self {
+            Suite::Trixie => {
+                r#"version = 2
+[debug]
+  level = "debug"
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+"#
+            }
+            Suite::Forky => {
+                r#"version = 3
+[debug]
+  level = "debug"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+"#
+            }
+        }
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Suite {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match Suite::ALL.into_iter().find(|suite| suite.name() == name) {
+            Some(suite) => Ok(suite),
+            None => bail!("no suite {name:?}: there are trixie and forky"),
+        }
+    }
+}
+
+/// Makes libtest functions `NAME::trixie` and `NAME::forky` of each `fn NAME(suite: Suite)`.
+#[macro_export]
+macro_rules! on_every_suite {
+    ($($test:ident),+ $(,)?) => {
+        $(mod $test {
+            #[test]
+            fn trixie() {
+                super::$test($crate::Suite::Trixie);
+            }
+
+            #[test]
+            fn forky() {
+                super::$test($crate::Suite::Forky);
+            }
+        })+
+    };
+}
