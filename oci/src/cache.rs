@@ -285,15 +285,10 @@ impl KeyLock {
     fn acquire(path: PathBuf) -> Result<Self, Error> {
         let failed = |source| Error::Cache { operation: "lock cache entry", path: path.clone(), source };
         loop {
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(failed)?;
-            let lock = Flock::lock(file, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| failed(io::Error::from(errno)))?;
+            let file =
+                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+            let lock =
+                Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(io::Error::from(errno)))?;
             // The holder before us removed the file: then others may lock a new one, and ours is worth nothing.
             let ours = lock.metadata().map_err(failed)?.ino();
             if fs::metadata(&path).is_ok_and(|named| named.ino() == ours) {
@@ -361,7 +356,8 @@ mod tests {
         let sound = fs::read(&path).unwrap();
         let mut flipped = sound.clone();
         flipped[3] ^= 1;
-        for damaged in [&flipped[..], &sound[..sound.len() - 1], &sound[..5], b"", b"not ours at all, but long enough"] {
+        for damaged in [&flipped[..], &sound[..sound.len() - 1], &sound[..5], b"", b"not ours at all, but long enough"]
+        {
             fs::write(&path, damaged).unwrap();
             assert!(cache.get_or_make(&key("a"), writes(b"some code")).unwrap().made, "{damaged:?}");
             assert_eq!(fs::read(&path).unwrap(), sound);

@@ -23,7 +23,9 @@ pub enum Error {
         why: String,
     },
     /// The entrypoint isn't there.
-    #[error("entrypoint {path:?}: no such file or directory in the image; set ENTRYPOINT to the path of the .wasm file")]
+    #[error(
+        "entrypoint {path:?}: no such file or directory in the image; set ENTRYPOINT to the path of the .wasm file"
+    )]
     EntrypointMissing {
         /// As the spec names it.
         path: String,

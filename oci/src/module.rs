@@ -47,9 +47,7 @@ pub fn sniff(head: &[u8]) -> Result<Kind, &'static str> {
         [b'\0', b'a', b's', b'm', version @ ..] => match version {
             [1, 0, 0, 0, ..] => Ok(Kind::Module),
             [0x0d, 0, 1, 0, ..] => Ok(Kind::Component),
-            [_, _, _, _, ..] => {
-                Err("is WebAssembly of an unknown version; rebuild it with a current toolchain")
-            }
+            [_, _, _, _, ..] => Err("is WebAssembly of an unknown version; rebuild it with a current toolchain"),
             _ => Err("is a truncated WebAssembly file; build or copy it again"),
         },
         [0x7f, b'E', b'L', b'F', _, _, _, ELF_OSABI_WASMTIME, ..] => Err(
@@ -122,7 +120,10 @@ impl Module {
         }
         if !file_type.is_file() {
             debug_assert!(
-                file_type.is_char_device() || file_type.is_block_device() || file_type.is_fifo() || file_type.is_socket()
+                file_type.is_char_device()
+                    || file_type.is_block_device()
+                    || file_type.is_fifo()
+                    || file_type.is_socket()
             );
             return Err(Error::EntrypointNotRegular { path: arg.to_owned() });
         }

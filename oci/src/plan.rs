@@ -112,7 +112,11 @@ impl Plan {
                 why: "it must be an absolute path".to_owned(),
             });
         }
-        let limit = linux.resources().as_ref().and_then(|r| r.memory().as_ref()).and_then(oci_spec::runtime::LinuxMemory::limit);
+        let limit = linux
+            .resources()
+            .as_ref()
+            .and_then(|r| r.memory().as_ref())
+            .and_then(oci_spec::runtime::LinuxMemory::limit);
         let rootfs = match (request.rootfs, spec.root()) {
             (Some(mounted), _) => mounted.to_owned(),
             (None, Some(root)) => request.bundle.join(root.path()),

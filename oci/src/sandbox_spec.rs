@@ -9,17 +9,27 @@ use std::{
 };
 
 use nix::sys::statfs;
-use oci_spec::runtime::{
-    Capability, LinuxCapabilitiesBuilder, LinuxNamespaceType, Mount, MountBuilder, Spec,
-};
+use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, LinuxNamespaceType, Mount, MountBuilder, Spec};
 
 use crate::Error;
 
 /// Filesystems that describe or control processes and the kernel, which a guest has no use for: mounting them would only
 /// take time.
 const KERNEL_FILESYSTEMS: &[&str] = &[
-    "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "securityfs", "debugfs", "tracefs", "bpf", "configfs",
-    "efivarfs", "binfmt_misc", "pstore", "fusectl",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "mqueue",
+    "devpts",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "bpf",
+    "configfs",
+    "efivarfs",
+    "binfmt_misc",
+    "pstore",
+    "fusectl",
 ];
 
 /// Turns the bundle's spec into the sandbox's.

@@ -53,8 +53,7 @@ impl Folders {
     fn remove(&self) -> Result<(), Error> {
         end_all(|| self.pids());
         self.0.iter().try_for_each(|folder| {
-            remove_tree(folder)
-                .map_err(|error| Error::Cgroup { path: folder.clone(), why: error.to_string() })
+            remove_tree(folder).map_err(|error| Error::Cgroup { path: folder.clone(), why: error.to_string() })
         })
     }
 }
@@ -166,8 +165,11 @@ fn end_all(pids: impl Fn() -> Vec<u32>) {
 }
 
 fn manager(cgroup: &Cgroup, id: &str) -> Result<AnyCgroupManager, Error> {
-    let config =
-        CgroupConfig { cgroup_path: cgroup.path.clone(), systemd_cgroup: cgroup.systemd, container_name: id.to_owned() };
+    let config = CgroupConfig {
+        cgroup_path: cgroup.path.clone(),
+        systemd_cgroup: cgroup.systemd,
+        container_name: id.to_owned(),
+    };
     create_cgroup_manager(config).map_err(|error| failed(cgroup, error))
 }
 

@@ -24,7 +24,8 @@ impl Log for Tagged {
             ("namespace", self.namespace.to_value()),
             ("id", self.id.to_value()),
         ];
-        let tagged = Record::builder().metadata(record.metadata().clone()).args(*record.args()).key_values(&tags).build();
+        let tagged =
+            Record::builder().metadata(record.metadata().clone()).args(*record.args()).key_values(&tags).build();
         self.inner.log(&tagged);
     }
     fn flush(&self) {

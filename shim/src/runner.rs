@@ -8,10 +8,7 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io::{self, Read, Seek, Write},
-    os::{
-        fd::AsRawFd,
-        unix::net::UnixStream as StdUnixStream,
-    },
+    os::{fd::AsRawFd, unix::net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -209,10 +206,9 @@ impl Sandbox for RunnerSandbox {
         match next_status(&mut status).await? {
             Some(Status::Started) => Ok(()),
             Some(Status::Failed { message }) => Err(Error::Guest(message)),
-            Some(Status::Created { .. }) | None => Err(Error::RunnerDied {
-                status: "before the guest ran".to_owned(),
-                said: String::new(),
-            }),
+            Some(Status::Created { .. }) | None => {
+                Err(Error::RunnerDied { status: "before the guest ran".to_owned(), said: String::new() })
+            }
         }
     }
 

@@ -66,7 +66,8 @@ fn listen(address: &str) -> Result<Option<UnixListener>> {
     fs::DirBuilder::new().recursive(true).mode(0o711).create(folder).context("create socket folder")?;
     // A lock on the folder itself leaves no file behind. Whoever holds it does a few system calls, no more.
     let folder = File::open(folder).context("open socket folder")?;
-    let _lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context("lock socket folder")?;
+    let _lock =
+        Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context("lock socket folder")?;
     match UnixListener::bind(path) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {

@@ -51,8 +51,10 @@ pub(crate) fn open(paths: &StdioPaths) -> Result<(GuestStdio, HeldStdio), Error>
     let (stdin, held_stdin) = open_input(&paths.stdin)?;
     let (stdout, held_stdout) = open_output("stdout", &paths.stdout)?;
     let (stderr, held_stderr) = open_output("stderr", &paths.stderr)?;
-    let held =
-        HeldStdio { stdin: Mutex::new(held_stdin), _outputs: [held_stdout, held_stderr].into_iter().flatten().collect() };
+    let held = HeldStdio {
+        stdin: Mutex::new(held_stdin),
+        _outputs: [held_stdout, held_stderr].into_iter().flatten().collect(),
+    };
     Ok((GuestStdio { stdin, stdout, stderr }, held))
 }
 

@@ -313,11 +313,9 @@ mod tests {
             tokio::task::yield_now().await;
             match request.id.as_str() {
                 "bad" => Err(Error::Guest("no such thing".to_owned())),
-                id => Ok(Stub {
-                    id: id.to_owned(),
-                    exit: watch::Sender::new(None),
-                    removed: Arc::clone(&self.removed),
-                }),
+                id => {
+                    Ok(Stub { id: id.to_owned(), exit: watch::Sender::new(None), removed: Arc::clone(&self.removed) })
+                }
             }
         }
     }

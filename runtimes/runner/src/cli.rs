@@ -19,8 +19,7 @@ use nix::sys::signal::Signal;
 use crate::{
     Error,
     create::{Stdio, create},
-    diagnostics,
-    signals,
+    diagnostics, signals,
     status::StatusStream,
 };
 
@@ -75,8 +74,7 @@ fn run_create<B: Backend>(backend: B) -> ExitCode {
     };
     let created = (|| {
         signals::install().map_err(|e| Error::Seal { operation: "install signal handlers", why: e.to_string() })?;
-        diagnostics::install()
-            .map_err(|e| Error::Seal { operation: "keep standard error", why: e.to_string() })?;
+        diagnostics::install().map_err(|e| Error::Seal { operation: "keep standard error", why: e.to_string() })?;
         let plan: Plan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
         create(backend, plan, stdio, status)
     })();

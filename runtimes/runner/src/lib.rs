@@ -20,5 +20,5 @@ pub mod seal;
 mod signals;
 mod status;
 
-pub use error::Error;
 pub use cli::{commit, main};
+pub use error::Error;

@@ -65,11 +65,8 @@ impl LoadedComponent {
     }
 
     pub(crate) async fn run(self, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
-        let state = State {
-            wasi: wasi::context(guest)?.build(),
-            table: ResourceTable::new(),
-            limits: wasi::limits(guest),
-        };
+        let state =
+            State { wasi: wasi::context(guest)?.build(), table: ResourceTable::new(), limits: wasi::limits(guest) };
         let mut store = Store::new(self.0.engine(), state);
         store.limiter(|state| &mut state.limits);
         ready();

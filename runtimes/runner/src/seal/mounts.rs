@@ -18,8 +18,21 @@ use crate::Error;
 /// Filesystems through which a guest could reach its own runner, other processes or the kernel. They come in with
 /// volumes of whole trees (`-v /:/host`); as volumes of their own they were refused when the container was created.
 const KERNEL_FILESYSTEMS: &[&str] = &[
-    "proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "bpf", "configfs", "efivarfs",
-    "binfmt_misc", "pstore", "fusectl", "devpts", "mqueue",
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "bpf",
+    "configfs",
+    "efivarfs",
+    "binfmt_misc",
+    "pstore",
+    "fusectl",
+    "devpts",
+    "mqueue",
 ];
 
 /// One line of `/proc/self/mountinfo`. Source: proc_pid_mountinfo(5).
@@ -53,8 +66,14 @@ pub(super) fn lock_down(proc: &File) -> Result<(), Error> {
             if !holds_devices(&point.path) {
                 flags |= MsFlags::MS_NODEV;
             }
-            mount(None::<&str>, &point.path, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, None::<&str>)
-                .map_err(failed("lock mount down"))?;
+            mount(
+                None::<&str>,
+                &point.path,
+                None::<&str>,
+                MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags,
+                None::<&str>,
+            )
+            .map_err(failed("lock mount down"))?;
         }
     }
     Ok(())

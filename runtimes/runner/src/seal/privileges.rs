@@ -17,8 +17,8 @@ use crate::Error;
 /// Drops all capabilities from all sets, for good; forbids core dumps and being traced.
 pub(super) fn drop_all() -> Result<(), Error> {
     // Bounding first: it takes CAP_SETPCAP, which goes with the others. Without it there is nothing to drop.
-    let may_drop = caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP)
-        .map_err(failed("read capabilities"))?;
+    let may_drop =
+        caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).map_err(failed("read capabilities"))?;
     if may_drop {
         caps::clear(None, CapSet::Bounding).map_err(failed("drop bounding capabilities"))?;
     }

@@ -9,25 +9,111 @@ use crate::Error;
 
 /// Memory, threads, time and what a Rust program does between its first and last line.
 const COMPUTE: &[&str] = &[
-    "brk", "clock_getres", "clock_gettime", "clock_nanosleep", "close", "exit", "exit_group", "futex", "getegid",
-    "geteuid", "getgid", "getpid", "getrandom", "gettid", "gettimeofday", "getuid", "madvise", "mremap", "munmap",
-    "nanosleep", "read", "readv", "restart_syscall", "rseq", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
-    "sched_getaffinity", "sched_yield", "set_robust_list", "sigaltstack", "tgkill", "write", "writev",
+    "brk",
+    "clock_getres",
+    "clock_gettime",
+    "clock_nanosleep",
+    "close",
+    "exit",
+    "exit_group",
+    "futex",
+    "getegid",
+    "geteuid",
+    "getgid",
+    "getpid",
+    "getrandom",
+    "gettid",
+    "gettimeofday",
+    "getuid",
+    "madvise",
+    "mremap",
+    "munmap",
+    "nanosleep",
+    "read",
+    "readv",
+    "restart_syscall",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sched_getaffinity",
+    "sched_yield",
+    "set_robust_list",
+    "sigaltstack",
+    "tgkill",
+    "write",
+    "writev",
 ];
 
 /// Files below the guest's preopened folders, and waiting for streams.
 const FILES: &[&str] = &[
-    "dup", "dup3", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "faccessat", "faccessat2",
-    "fadvise64", "fallocate", "fchmod", "fcntl", "fdatasync", "flock", "fstat", "fstatfs", "fsync", "ftruncate",
-    "getcwd", "getdents64", "linkat", "lseek", "lstat", "memfd_create", "mkdirat", "newfstatat", "openat", "openat2",
-    "pipe2", "poll", "ppoll", "pread64", "preadv", "preadv2", "pwrite64", "pwritev", "pwritev2", "readlink",
-    "readlinkat", "renameat", "renameat2", "stat", "statx", "symlinkat", "unlinkat", "utimensat",
+    "dup",
+    "dup3",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_wait",
+    "eventfd2",
+    "faccessat",
+    "faccessat2",
+    "fadvise64",
+    "fallocate",
+    "fchmod",
+    "fcntl",
+    "fdatasync",
+    "flock",
+    "fstat",
+    "fstatfs",
+    "fsync",
+    "ftruncate",
+    "getcwd",
+    "getdents64",
+    "linkat",
+    "lseek",
+    "lstat",
+    "memfd_create",
+    "mkdirat",
+    "newfstatat",
+    "openat",
+    "openat2",
+    "pipe2",
+    "poll",
+    "ppoll",
+    "pread64",
+    "preadv",
+    "preadv2",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "readlink",
+    "readlinkat",
+    "renameat",
+    "renameat2",
+    "stat",
+    "statx",
+    "symlinkat",
+    "unlinkat",
+    "utimensat",
 ];
 
 /// Internet sockets; `socket` itself is allowed by its first argument.
 const NETWORK: &[&str] = &[
-    "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom",
-    "recvmmsg", "recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown",
+    "accept",
+    "accept4",
+    "bind",
+    "connect",
+    "getpeername",
+    "getsockname",
+    "getsockopt",
+    "listen",
+    "recvfrom",
+    "recvmmsg",
+    "recvmsg",
+    "sendmmsg",
+    "sendmsg",
+    "sendto",
+    "setsockopt",
+    "shutdown",
 ];
 
 /// A list of system calls, and the rules for those that depend on their arguments.
@@ -83,8 +169,9 @@ impl Allowed {
     pub(super) fn load_profile(&self, mut profile: LinuxSeccomp) -> Result<(), Error> {
         let conditional: Vec<&str> = self.conditional().into_iter().map(|(name, _)| name).collect();
         // `seccomp` loads the second filter, `prctl` names threads.
-        let mattering =
-            |name: &str| self.names.contains(&name) || conditional.contains(&name) || name == "seccomp" || name == "prctl";
+        let mattering = |name: &str| {
+            self.names.contains(&name) || conditional.contains(&name) || name == "seccomp" || name == "prctl"
+        };
         let rules = profile.syscalls().clone().unwrap_or_default();
         let rules = rules.into_iter().filter_map(|mut rule| {
             let names: Vec<String> = rule.names().iter().filter(|name| mattering(name)).cloned().collect();
