@@ -1,6 +1,6 @@
 //! Task v2 and v3 over ttrpc: decodes calls, and encodes what [`Tasks`] answers.
 
-use std::{process, sync::Arc};
+use std::{collections::HashMap, process, sync::Arc};
 
 use async_trait::async_trait;
 use containerd_shim::bootstrap::any_is;
@@ -16,7 +16,7 @@ use containerd_shim_protos::{
     shim_async::{Task, create_task},
     ttrpc::{
         self,
-        r#async::{Server, TtrpcContext},
+        r#async::{Server, Service, TtrpcContext},
     },
 };
 use tokio::sync::watch;
@@ -30,6 +30,9 @@ use crate::{
 
 /// Version 3 of the task API, which the protos are made from, is a renamed copy of version 2: same messages, same meaning.
 const V2: &str = "containerd.task.v2.Task";
+
+/// Registered without methods: each call of it answers UNIMPLEMENTED.
+const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 const NO_EXEC: Error = Error::Unsupported {
     what: "exec",
@@ -54,7 +57,9 @@ impl<L: Launcher> TaskService<L> {
         let v3 = create_task(Arc::clone(&service) as Arc<dyn Task + Send + Sync>);
         // The generated constructor knows one name only.
         let v2 = create_task(service).into_values().map(|methods| (V2.to_owned(), methods)).collect();
-        server.register_service(v3).register_service(v2)
+        // A service that ttrpc does not know answers INVALID_ARGUMENT, which a client can't tell from a bad call.
+        let none = Service { methods: HashMap::new(), streams: HashMap::new() };
+        server.register_service(v3).register_service(v2).register_service(HashMap::from([(SANDBOX.to_owned(), none)]))
     }
 }
 

@@ -13,12 +13,13 @@ use containerd_shim_protos::{
     ttrpc::{self, Client, Code, Request},
     types::introspection::RuntimeInfo,
 };
-use lighter_tests::{Bed, Suite, on_every_suite};
+use lighter_tests::{Bed, Image, RUNTIME, Suite, guests, on_every_suite};
 
 on_every_suite! {
     each_generation_of_containerd_is_answered_in_its_form,
     a_pod_has_one_daemon_however_many_ask,
     both_versions_of_the_task_api_answer,
+    containers_of_a_pod_share_a_daemon,
     info_and_versions,
     events_come_in_order_and_the_log_names_its_container,
     processes_and_figures,
@@ -141,8 +142,38 @@ fn both_versions_of_the_task_api_answer(suite: Suite) {
             assert!(message.contains("is not supported for WebAssembly containers: "), "{message}");
         }
     }
+    let sandbox = Request {
+        service: "containerd.runtime.sandbox.v1.Sandbox".to_owned(),
+        method: "CreateSandbox".to_owned(),
+        timeout_nano: 10_000_000_000,
+        ..Request::default()
+    };
+    assert_eq!(status(client.request(sandbox).map(|response| response.payload)).0, Code::UNIMPLEMENTED);
     drop(client);
     shut_down(bed, &address);
+}
+
+fn containers_of_a_pod_share_a_daemon(suite: Suite) {
+    let bed = Bed::get(suite);
+    let image = Image::wasm("docker.io/library/pod:latest", guests::wat("sleep"));
+    bed.import(&image);
+    let runtime =
+        ["--runtime", RUNTIME, "--platform", "wasi/wasm", "--annotation", "io.kubernetes.cri.sandbox-id=shared"];
+    let ids = ["shared", "sidecar-1", "sidecar-2"];
+    for id in ids {
+        bed.ctr(&[&["run", "--detach"], &runtime[..], &[image.name(), id]].concat()).run().ok();
+    }
+    let daemons = bed.sh("pgrep --count --full '[-]id (shared|sidecar).* serve'").run().stdout;
+    assert_eq!(daemons.trim(), "1");
+    // One ends, the others go on; with the last the daemon goes.
+    for (n, id) in ids.into_iter().enumerate().rev() {
+        let running = bed.ctr(&["tasks", "ls"]).run().ok().stdout.matches("RUNNING").count();
+        assert!(running > n, "{running} are left before {id} is ended");
+        bed.ctr(&["tasks", "kill", "--signal", "SIGKILL", id]).run().ok();
+        bed.sh(&format!("until ctr tasks rm {id}; do sleep 0.1; done; ctr containers rm {id}")).run();
+        bed.assert_gone(id);
+    }
+    bed.sh("timeout 10 sh -c \"while pgrep --full '[-]id shared .* serve'; do sleep 0.05; done\"").run().ok();
 }
 
 fn status(answer: ttrpc::Result<Vec<u8>>) -> (Code, String) {
@@ -171,7 +202,7 @@ fn info_and_versions(suite: Suite) {
 
 fn events_come_in_order_and_the_log_names_its_container(suite: Suite) {
     let bed = Bed::get(suite);
-    let image = lighter_tests::Image::wasm("docker.io/library/events:latest", lighter_tests::guests::wat("exit42"));
+    let image = Image::wasm("docker.io/library/events:latest", guests::wat("exit42"));
     bed.import(&image);
     let events = bed.ctr(&["events"]).spawn();
     // `ctr events` says nothing when it is ready: events of our own tell, as soon as one is seen.
@@ -181,8 +212,7 @@ fn events_come_in_order_and_the_log_names_its_container(suite: Suite) {
         bed.ctr(&["images", "label", image.name(), &format!("probe={probe}")]).run().ok();
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    let run =
-        ["run", "--rm", "--runtime", lighter_tests::RUNTIME, "--platform", "wasi/wasm", image.name(), "events-id"];
+    let run = ["run", "--rm", "--runtime", RUNTIME, "--platform", "wasi/wasm", image.name(), "events-id"];
     bed.ctr(&run).run().expect(42);
     events.wait_for(r#"/tasks/delete {"container_id":"events-id""#);
     let seen = events.stdout();
@@ -194,19 +224,9 @@ fn events_come_in_order_and_the_log_names_its_container(suite: Suite) {
     assert_eq!(topics, ["create", "start", "exit", "delete"], "{seen}");
     assert!(seen.contains(r#""exit_status":42"#), "{seen}");
 
-    bed.ctr(&[
-        "run",
-        "--rm",
-        "--runtime",
-        lighter_tests::RUNTIME,
-        "--platform",
-        "wasi/wasm",
-        image.name(),
-        "log-id",
-        "/no",
-    ])
-    .run()
-    .expect(1);
+    bed.ctr(&["run", "--rm", "--runtime", RUNTIME, "--platform", "wasi/wasm", image.name(), "log-id", "/no"])
+        .run()
+        .expect(1);
     let log = fs::read_to_string(bed.path("/var/log/bed/containerd.log")).expect("containerd has a log");
     let tags = [r#"runtime="io.containerd.lighter.v1""#, r#"namespace="default""#, r#"id="log-id""#, "/no"];
     assert!(log.lines().any(|line| tags.iter().all(|tag| line.contains(tag))), "{log}");
@@ -214,9 +234,9 @@ fn events_come_in_order_and_the_log_names_its_container(suite: Suite) {
 
 fn processes_and_figures(suite: Suite) {
     let bed = Bed::get(suite);
-    let image = lighter_tests::Image::wasm("docker.io/library/figures:latest", lighter_tests::guests::wat("busy"));
+    let image = Image::wasm("docker.io/library/figures:latest", guests::wat("busy"));
     bed.import(&image);
-    let runtime = ["--runtime", lighter_tests::RUNTIME, "--platform", "wasi/wasm"];
+    let runtime = ["--runtime", RUNTIME, "--platform", "wasi/wasm"];
     bed.ctr(&[&["run", "--detach", "--memory-limit", "67108864"], &runtime[..], &[image.name(), "figures"]].concat())
         .run()
         .ok();
