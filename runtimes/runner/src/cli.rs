@@ -2,10 +2,7 @@
 
 use std::{
     env, io,
-    os::{
-        fd::{FromRawFd, OwnedFd, RawFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{FromRawFd, OwnedFd, RawFd},
     process::ExitCode,
 };
 
@@ -93,10 +90,10 @@ fn run_create<B: Backend>(backend: B) -> ExitCode {
 /// The descriptors of [`lighter_runtime_api::protocol`]; the status stream twice, for this process and for the init.
 /// `None` where somebody else than the shim started us.
 fn inherited() -> Option<(StatusStream, StatusStream, Stdio)> {
-    let status = UnixStream::from(take(FD_STATUS)?);
+    let status = StatusStream::new(take(FD_STATUS)?);
     let report = status.try_clone().ok()?;
     let stdio = Stdio { stdin: take(FD_STDIN)?, stdout: take(FD_STDOUT)?, stderr: take(FD_STDERR)? };
-    Some((StatusStream::new(status), StatusStream::new(report), stdio))
+    Some((status, report, stdio))
 }
 
 /// Takes ownership of an inherited descriptor, if it is open.

@@ -13,6 +13,7 @@ on_every_suite! {
     volumes,
     read_only_rootfs,
     network_none,
+    network_annotation,
     network_host,
     memory_limit,
     user,
@@ -87,6 +88,22 @@ fn network_host(suite: Suite) {
     let run = |args: &[&str]| Client::Docker.run(bed, &image, "network-host", &["--network", "host"], args).run();
     assert_eq!(run(&["connect", registry]).ok().stdout, format!("connected to {registry}\n"));
     assert_eq!(run(&["listen", "127.0.0.1:8081"]).ok().stdout, "listening on 127.0.0.1:8081\n");
+}
+
+/// The host's network is there, but the guest is not granted it.
+fn network_annotation(suite: Suite) {
+    let bed = Bed::get(suite);
+    let registry = bed.registry();
+    let image = Image::wasm("docker.io/library/net:latest", guests::p2("net"));
+    let run = |value: &str| {
+        let flags = ["--network", "host", "--annotation", &format!("run.lighter.network={value}")];
+        Client::Docker.run(bed, &image, &format!("network-annotation-{value}"), &flags, &["connect", registry]).run()
+    };
+    let refused = run("none").expect(1);
+    assert!(refused.stderr.contains("PermissionDenied"), "{refused}");
+    run("all").ok();
+    let unknown = run("nome");
+    assert!(unknown.stderr.contains(r#"run.lighter.network="nome" can't be given"#), "{unknown}");
 }
 
 fn memory_limit(suite: Suite) {
