@@ -4,9 +4,9 @@ DESTDIR ?=
 CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lighter
 # One target folder for every checkout: Wasmtime takes a quarter of an hour to build, and is the same in all.
 export CARGO_TARGET_DIR ?= $(CACHE)/target
-# libseccomp goes into the binaries: nodes need not have it.
+# libseccomp goes into the binaries: nodes need not have it. Looked for late: `packages` may install it first.
 export LIBSECCOMP_LINK_TYPE := static
-export LIBSECCOMP_LIB_PATH  := $(shell pkg-config --variable=libdir libseccomp 2>/dev/null)
+export LIBSECCOMP_LIB_PATH   = $(shell pkg-config --variable=libdir libseccomp 2>/dev/null)
 export LIGHTER_COMMIT       := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 STAGE   := $(CACHE)/stage
 BINARIES := resident/containerd-shim-lighter-v1 resident/lighter-wasmtime release/lighter-compile
