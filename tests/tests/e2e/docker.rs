@@ -100,7 +100,7 @@ fn network_annotation(suite: Suite) {
         Client::Docker.run(bed, &image, &format!("network-annotation-{value}"), &flags, &["connect", registry]).run()
     };
     let refused = run("none").expect(1);
-    assert!(refused.stderr.contains("PermissionDenied"), "{refused}");
+    assert!(refused.stdout.contains("PermissionDenied"), "{refused}");
     run("all").ok();
     let unknown = run("nome");
     assert!(unknown.stderr.contains(r#"run.lighter.network="nome" can't be given"#), "{unknown}");
