@@ -40,7 +40,6 @@ const COMPUTE: &[&str] = &[
     "sched_yield",
     "set_robust_list",
     "sigaltstack",
-    "tgkill",
     "write",
     "writev",
 ];
@@ -59,7 +58,6 @@ const FILES: &[&str] = &[
     "fadvise64",
     "fallocate",
     "fchmod",
-    "fcntl",
     "fdatasync",
     "flock",
     "fstat",
@@ -197,11 +195,24 @@ impl Allowed {
             // Threads, but no processes. clone3 hides its flags in memory; libc falls back on ENOSYS.
             ("clone", equal(0, libc::CLONE_THREAD, libc::CLONE_THREAD)),
             ("prctl", equal(0, -1, libc::PR_SET_NAME)),
+            // An abort signals its own thread. In a shared PID namespace there are others to signal.
+            ("tgkill", equal(0, -1, std::process::id().cast_signed())),
         ];
         if self.files {
             for request in [libc::FIONREAD, libc::FIONBIO, libc::TCGETS, libc::TIOCGWINSZ] {
                 let compare = ScmpArgCompare::new(1, ScmpCompareOp::MaskedEqual(u64::from(u32::MAX)), request);
                 rules.push(("ioctl", vec![compare]));
+            }
+            for command in [
+                libc::F_DUPFD_CLOEXEC,
+                libc::F_GETFD,
+                libc::F_SETFD,
+                libc::F_GETFL,
+                libc::F_SETFL,
+                libc::F_ADD_SEALS,
+                libc::F_GET_SEALS,
+            ] {
+                rules.push(("fcntl", equal(1, -1, command)));
             }
             // An event loop's way to wake itself.
             rules.push(("socketpair", equal(0, -1, libc::AF_UNIX)));
