@@ -1,5 +1,6 @@
 //! What is left to a process behind the seal's filters. Each case runs in a child, since there is no way back.
-#![allow(unsafe_code, clippy::unwrap_used)]
+// The unsafe blocks are single system calls, made to see them refused.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 
 use std::{
     env,
