@@ -9,7 +9,10 @@ use std::{
 };
 
 use nix::sys::statfs;
-use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, LinuxNamespaceType, Mount, MountBuilder, Spec};
+use oci_spec::runtime::{
+    Capability, Linux, LinuxCapabilitiesBuilder, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, Mount,
+    MountBuilder, Spec,
+};
 
 use crate::Error;
 
@@ -55,6 +58,7 @@ pub(crate) fn derive(mut spec: Spec, rootfs: &Path, cgroup: &Path) -> Result<Spe
         });
     }
     linux.set_cgroups_path(Some(cgroup.to_owned()));
+    bound_devices(linux);
     // All of these lie under /proc and /sys, which the sandbox does not have.
     linux.set_masked_paths(None);
     linux.set_readonly_paths(None);
@@ -78,6 +82,30 @@ pub(crate) fn derive(mut spec: Spec, rootfs: &Path, cgroup: &Path) -> Result<Spe
     // through the C library, which loads code that the image's /etc/nsswitch.conf names.
     process.set_env(Some(vec!["HOME=/".to_owned()]));
     Ok(spec)
+}
+
+/// Takes from each device's mode what its rules don't allow. libcontainer enforces rules in cgroup v1 only, and the guest's
+/// process has no capability that would let it past a mode.
+fn bound_devices(linux: &mut Linux) {
+    let rules = linux.resources().as_ref().and_then(|r| r.devices().clone()).unwrap_or_default();
+    for device in linux.devices_mut().iter_mut().flatten() {
+        let of_device = |rule: &&LinuxDeviceCgroup| {
+            rule.typ().is_none_or(|typ| typ == LinuxDeviceType::A || typ == device.typ())
+                && rule.major().is_none_or(|major| major < 0 || major == device.major())
+                && rule.minor().is_none_or(|minor| minor < 0 || minor == device.minor())
+        };
+        let mut denied = 0;
+        for rule in rules.iter().filter(of_device) {
+            let access = rule.access().as_deref().unwrap_or("rwm");
+            for (letter, bits) in [('r', 0o444), ('w', 0o222)] {
+                if access.contains(letter) {
+                    denied = if rule.allow() { denied & !bits } else { denied | bits };
+                }
+            }
+        }
+        let mode = device.file_mode().unwrap_or(0o666);
+        device.set_file_mode(Some(mode & !denied));
+    }
 }
 
 /// The mount, or `None` for one that a guest does without.

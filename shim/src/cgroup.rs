@@ -13,8 +13,11 @@ use std::{
 };
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use libcgroups::common::{AnyCgroupManager, CgroupConfig, CgroupManager, DEFAULT_CGROUP_ROOT, create_cgroup_manager};
-use lighter_oci::Cgroup;
+use libcgroups::common::{
+    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, DEFAULT_CGROUP_ROOT, create_cgroup_manager,
+    get_cgroup_setup,
+};
+use lighter_oci::{Cgroup, Plan};
 use nix::sys::signal::{Signal, kill};
 
 use crate::{error::Error, stats};
@@ -22,6 +25,10 @@ use crate::{error::Error, stats};
 /// How often, and how long between, a cgroup is looked at until the processes in it are gone: two seconds in all.
 const TRIES: u32 = 2000;
 const PAUSE: Duration = Duration::from_millis(1);
+/// How often systemd may be found not to have removed a scope yet, before it is asked to: half a second in all.
+const SYSTEMD_TRIES: u32 = 500;
+/// How the name of a cgroup of systemd's ends that is one container's.
+const SCOPE: &str = "scope";
 /// The file that lists a cgroup's processes.
 const PROCS: &str = "cgroup.procs";
 
@@ -41,6 +48,16 @@ impl Folders {
         Ok(Self(folders.filter(|folder| folder.is_dir()).collect()))
     }
 
+    /// Binds the processes in them to CPUs and memory nodes.
+    pub(crate) fn bind(&self, cpus: &Cpuset) -> io::Result<()> {
+        for (file, list) in [("cpuset.cpus", &cpus.cpus), ("cpuset.mems", &cpus.mems)] {
+            if let Some(list) = list {
+                self.0.iter().try_for_each(|folder| fs::write(folder.join(file), list))?;
+            }
+        }
+        Ok(())
+    }
+
     /// All processes in them.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let mut pids: Vec<u32> = self.0.iter().flat_map(|folder| pids_below(folder)).collect();
@@ -50,11 +67,40 @@ impl Folders {
     }
 
     /// Ends every process in them and removes them.
-    fn remove(&self) -> Result<(), Error> {
+    fn remove(&self, cgroup: &Cgroup, id: &str) -> Result<(), Error> {
         end_all(|| self.pids());
+        if let Some(scope) = self.0.iter().find(|folder| folder.extension().is_some_and(|kind| kind == SCOPE)) {
+            leave_to_systemd(scope, cgroup, id)?;
+        }
         self.0.iter().try_for_each(|folder| {
             remove_tree(folder).map_err(|error| Error::Cgroup { path: folder.clone(), why: error.to_string() })
         })
+    }
+}
+
+/// Lists of CPUs and of memory nodes, as cpuset(7) writes them.
+#[derive(Debug, Default)]
+pub(crate) struct Cpuset {
+    cpus: Option<String>,
+    mems: Option<String>,
+}
+
+impl Cpuset {
+    /// Takes it out of a plan for a scope of systemd's, to be written by [`Folders::bind`].
+    ///
+    /// libcgroups would send it to systemd as an array of 64-bit numbers, which systemd refuses: it takes bytes.
+    pub(crate) fn take(plan: &mut Plan) -> Self {
+        let unified = get_cgroup_setup().is_ok_and(|setup| matches!(setup, CgroupSetup::Unified));
+        if !(unified && plan.cgroup.systemd) {
+            return Self::default();
+        }
+        let resources = plan.sandbox.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+        let Some(cpu) = resources.and_then(|resources| resources.cpu_mut().as_mut()) else { return Self::default() };
+        let own = |list: &Option<String>| list.clone().filter(|list| !list.is_empty());
+        let taken = Self { cpus: own(cpu.cpus()), mems: own(cpu.mems()) };
+        cpu.set_cpus(None);
+        cpu.set_mems(None);
+        taken
     }
 }
 
@@ -62,7 +108,7 @@ impl Folders {
 #[derive(Clone, Debug)]
 pub(crate) enum Known {
     /// A container runs, or ran, in these.
-    Folders(Folders),
+    Folders(Folders, Cgroup),
     /// The runtime spec names it. It may be there or not.
     Named(Cgroup),
 }
@@ -71,7 +117,7 @@ impl Known {
     /// Ends every process in it and removes it. A cgroup that isn't there is no error.
     pub(crate) fn remove(&self, id: &str) -> Result<(), Error> {
         match self {
-            Self::Folders(folders) => folders.remove(),
+            Self::Folders(folders, cgroup) => folders.remove(cgroup, id),
             Self::Named(cgroup) => {
                 let manager = manager(cgroup, id)?;
                 // An error means that there is no such cgroup (any more).
@@ -87,7 +133,7 @@ impl Known {
 
 /// containerd's `Metrics` message; `pid` is any process of the container.
 pub(crate) fn stats(cgroup: &Cgroup, id: &str, pid: u32) -> Result<Any, Error> {
-    stats::collect(&manager(cgroup, id)?, pid).map_err(|why| failed(cgroup, why))
+    stats::collect(|| manager(cgroup, id).map_err(|error| error.to_string()), pid).map_err(|why| failed(cgroup, why))
 }
 
 /// Makes the next move of a process into a cgroup a quick one, by a move of our own that moves nothing.
@@ -148,6 +194,27 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
             removed => return removed,
         }
     }
+}
+
+/// Waits until systemd has removed a scope's cgroup, which it does once the last process has left.
+///
+/// If the folder were removed here, systemd could miss that the scope has ended: it would stay active without a cgroup,
+/// and the container could not be started again, because systemd is told to move the new init into the old scope.
+fn leave_to_systemd(scope: &Path, cgroup: &Cgroup, id: &str) -> Result<(), Error> {
+    let gone = || {
+        (0..SYSTEMD_TRIES).any(|_| {
+            let gone = !scope.exists();
+            if !gone {
+                thread::sleep(PAUSE);
+            }
+            gone
+        })
+    };
+    if !gone() {
+        manager(cgroup, id)?.remove().map_err(|error| failed(cgroup, error))?;
+        gone();
+    }
+    Ok(())
 }
 
 /// Kills until nobody is left, or two seconds are over.

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    cgroup::{self, Folders, Known},
+    cgroup::{self, Cpuset, Folders, Known},
     error::Error,
     process::{Child, reap_strangers},
     rootfs,
@@ -150,7 +150,7 @@ impl Runners {
         rootfs: Option<&Path>,
         leftovers: &mut Leftovers,
     ) -> Result<RunnerSandbox, Error> {
-        let plan = Plan::read(&PlanRequest {
+        let mut plan = Plan::read(&PlanRequest {
             id: &request.id,
             bundle: &request.bundle,
             rootfs,
@@ -159,6 +159,7 @@ impl Runners {
             cache_bytes: CACHE_BYTES,
         })?;
         let engine = self.engine(&plan)?;
+        let cpuset = Cpuset::take(&mut plan);
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
         let (guest, held) = stdio::open(&request.stdio)?;
         let path = self.folder.join(format!("lighter-{engine}"));
@@ -175,7 +176,8 @@ impl Runners {
         match (answer?, init) {
             (Some(Status::Created { .. }), Some(init)) => {
                 let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
-                leftovers.cgroup = Some(Known::Folders(folders.clone()));
+                leftovers.cgroup = Some(Known::Folders(folders.clone(), plan.cgroup.clone()));
+                folders.bind(&cpuset).map_err(Error::system("bind the container to its CPUs"))?;
                 Ok(RunnerSandbox {
                     id: request.id.clone(),
                     init,

@@ -16,7 +16,9 @@ use libcgroups::{
 };
 
 /// The message for this node's cgroup version; `pid` is any process of the container.
-pub(crate) fn collect(manager: &AnyCgroupManager, pid: u32) -> Result<Any, String> {
+///
+/// `manager` is called on v1 only: for a scope of systemd's it makes a connection to D-Bus.
+pub(crate) fn collect(manager: impl FnOnce() -> Result<AnyCgroupManager, String>, pid: u32) -> Result<Any, String> {
     let text = |error: &dyn std::error::Error| error.to_string();
     match get_cgroup_setup().map_err(|e| text(&e))? {
         CgroupSetup::Unified => metrics::get_cgroup(pid)
@@ -24,7 +26,7 @@ pub(crate) fn collect(manager: &AnyCgroupManager, pid: u32) -> Result<Any, Strin
             .and_then(|metrics| convert_to_any(Box::new(metrics)))
             .map_err(|e| text(&e)),
         CgroupSetup::Hybrid | CgroupSetup::Legacy => {
-            let stats = manager.stats().map_err(|e| text(&e))?;
+            let stats = manager()?.stats().map_err(|e| text(&e))?;
             convert_to_any(Box::new(v1(&stats))).map_err(|e| text(&e))
         }
     }
