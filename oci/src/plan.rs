@@ -282,6 +282,27 @@ mod tests {
     }
 
     #[test]
+    fn a_device_has_no_mode_that_its_rules_deny() {
+        let mode = |rules: &str| {
+            let plan = plan(&spec(
+                "",
+                &format!(
+                    r#","devices":[{{"type":"b","path":"/dev/xd","major":7,"minor":1,"fileMode":432}}],
+                       "resources":{{"devices":[{{"allow":false,"access":"rwm"}}{rules}]}}"#
+                ),
+                "",
+            ))
+            .unwrap();
+            plan.sandbox.linux().as_ref().unwrap().devices().as_ref().unwrap()[0].file_mode().unwrap()
+        };
+        assert_eq!(mode(""), 0);
+        assert_eq!(mode(r#",{"allow":true,"type":"b","major":7,"minor":1,"access":"r"}"#), 0o440);
+        assert_eq!(mode(r#",{"allow":true,"type":"b","major":7,"minor":1,"access":"rwm"}"#), 0o660);
+        assert_eq!(mode(r#",{"allow":true,"type":"b","major":8,"minor":1,"access":"rwm"}"#), 0, "another's rule");
+        assert_eq!(mode(r#",{"allow":true,"access":"rwm"}"#), 0o660, "privileged");
+    }
+
+    #[test]
     fn a_plan_survives_the_way_to_the_runner() {
         let plan = plan(&spec(r#","env":["A=1"]"#, "", "")).unwrap();
         let json = serde_json::to_string(&plan).unwrap();
