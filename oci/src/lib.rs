@@ -15,6 +15,7 @@ pub use error::Error;
 pub use grants::Grants;
 pub use module::{Kind, Module, sniff};
 pub use plan::{Cgroup, Guest, Plan, PlanRequest};
+pub use sandbox_spec::KERNEL_FILESYSTEMS;
 
 /// Prefix of every annotation that Lighter reads.
 pub const ANNOTATION_PREFIX: &str = "run.lighter.";

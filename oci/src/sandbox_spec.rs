@@ -16,9 +16,10 @@ use oci_spec::runtime::{
 
 use crate::Error;
 
-/// Filesystems that describe or control processes and the kernel, which a guest has no use for: mounting them would only
-/// take time.
-const KERNEL_FILESYSTEMS: &[&str] = &[
+/// Filesystems that describe or control processes and the kernel. A guest runs inside the runner's process, so a file of
+/// these (`/proc/self/mem` first of all) may be the runner's own memory.
+pub const KERNEL_FILESYSTEMS: &[&str] = &[
+    "proc",
     "sysfs",
     "cgroup",
     "cgroup2",
@@ -110,7 +111,7 @@ fn bound_devices(linux: &mut Linux) {
 
 /// The mount, or `None` for one that a guest does without.
 fn kept_mount(mount: Mount) -> Result<Option<Mount>, Error> {
-    if mount.typ().as_deref().is_some_and(|t| KERNEL_FILESYSTEMS.contains(&t)) {
+    if mount.typ().as_deref().is_some_and(|t| t != "proc" && KERNEL_FILESYSTEMS.contains(&t)) {
         return Ok(None);
     }
     let options = mount.options().as_deref().unwrap_or_default();

@@ -30,8 +30,13 @@ pub(crate) enum Error {
     /// The runner said what is wrong.
     #[error("{0}")]
     Guest(String),
-    #[error("the runner ended without a word ({status}){said}")]
-    RunnerDied { status: String, said: String },
+    /// It was killed, or it crashed: both leave no message.
+    #[error("the runner ended without a message, with exit code {status}; it was killed or crashed{said}")]
+    RunnerDied { status: u32, said: String },
+    #[error(
+        "the container's init ended before its guest ran; it was killed, or its memory limit is too small for the runner"
+    )]
+    InitDied,
     #[error("{operation}: {source}")]
     System { operation: &'static str, source: io::Error },
     #[error("cgroup {path}: {why}")]
@@ -59,6 +64,7 @@ impl Error {
             | Self::RunRunner { .. }
             | Self::Guest(_)
             | Self::RunnerDied { .. }
+            | Self::InitDied
             | Self::System { .. }
             | Self::Cgroup { .. } => Code::UNKNOWN,
         }

@@ -33,11 +33,7 @@ use containerd_shim_protos::{
     protobuf::Message,
     types::introspection::{RuntimeInfo, RuntimeVersion},
 };
-
-const COMMIT: &str = match option_env!("LIGHTER_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+use lighter_runtime_api::COMMIT;
 
 const HELP: &str = "\
 Runs WebAssembly containers under containerd. containerd starts it; people name it as a runtime:

@@ -189,9 +189,10 @@ impl Runners {
                 })
             }
             (Some(Status::Failed { message }), _) => Err(Error::Guest(with_details(message, &innermost(&mut said)))),
-            (Some(Status::Created { .. } | Status::Started) | None, _) => {
-                Err(Error::RunnerDied { status: format!("exit code {}", ended.status), said: innermost(&mut said) })
-            }
+            (Some(Status::Created { .. } | Status::Started) | None, _) => Err(Error::RunnerDied {
+                status: ended.status,
+                said: with_details(String::new(), &innermost(&mut said)),
+            }),
         }
     }
 }
@@ -208,9 +209,7 @@ impl Sandbox for RunnerSandbox {
         match next_status(&mut status).await? {
             Some(Status::Started) => Ok(()),
             Some(Status::Failed { message }) => Err(Error::Guest(message)),
-            Some(Status::Created { .. }) | None => {
-                Err(Error::RunnerDied { status: "before the guest ran".to_owned(), said: String::new() })
-            }
+            Some(Status::Created { .. }) | None => Err(Error::InitDied),
         }
     }
 

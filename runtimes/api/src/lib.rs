@@ -12,6 +12,12 @@ use std::{fs::File, path::PathBuf};
 
 pub use lighter_oci::{Guest, Kind};
 
+/// The commit that the binaries were built from, or `unknown` outside a git checkout; for `--version`.
+pub const COMMIT: &str = match option_env!("LIGHTER_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// An engine.
 pub trait Backend: 'static {
     /// A module or component that is ready to run.

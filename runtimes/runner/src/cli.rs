@@ -8,7 +8,7 @@ use std::{
 
 use lighter_oci::Plan;
 use lighter_runtime_api::{
-    Backend,
+    Backend, COMMIT,
     protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status},
 };
 use nix::sys::signal::Signal;
@@ -19,12 +19,6 @@ use crate::{
     diagnostics, signals,
     status::StatusStream,
 };
-
-/// The commit that the binaries were built from, or `unknown` outside a git checkout.
-#[must_use]
-pub fn commit() -> &'static str {
-    option_env!("LIGHTER_COMMIT").unwrap_or("unknown")
-}
 
 /// Runs a runner with this engine and returns its exit code.
 #[must_use]
@@ -38,7 +32,7 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
                 "lighter-{} {} ({}), {} {}",
                 identity.name,
                 env!("CARGO_PKG_VERSION"),
-                commit(),
+                COMMIT,
                 identity.name,
                 identity.version
             );

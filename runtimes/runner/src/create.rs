@@ -72,11 +72,9 @@ fn write_state(state: &Path, sandbox: &oci_spec::runtime::Spec) -> Result<(), Er
 
 /// Open descriptors, each with what it refers to: the number alone may be somebody else's by the next call.
 fn open_descriptors() -> Result<BTreeSet<(RawFd, PathBuf)>, Error> {
-    let path = Path::new("/proc/self/fd");
-    let failed = |source| Error::WriteState { path: path.to_owned(), source };
     let mut open = BTreeSet::new();
-    for entry in fs::read_dir(path).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
+    for entry in fs::read_dir("/proc/self/fd").map_err(Error::Descriptors)? {
+        let entry = entry.map_err(Error::Descriptors)?;
         let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
         // The descriptor of this very listing is gone after it.
         if let (Some(fd), Ok(target)) = (number, fs::read_link(entry.path())) {

@@ -54,6 +54,9 @@ pub enum Error {
         /// What the kernel says.
         why: String,
     },
+    /// The runner can't see its own descriptors, of which all but a few must be closed.
+    #[error("list open descriptors: {0}")]
+    Descriptors(#[source] io::Error),
     /// A file of the runner's own state can't be written.
     #[error("write {path}: {source}")]
     WriteState {

@@ -20,5 +20,5 @@ pub mod seal;
 mod signals;
 mod status;
 
-pub use cli::{commit, main};
+pub use cli::main;
 pub use error::Error;

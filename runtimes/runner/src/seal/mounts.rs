@@ -1,4 +1,7 @@
 //! Takes `/proc`, `/sys` and their like out of the mount namespace, and device files and programs out of what remains.
+//!
+//! They come in with libcontainer's `/proc` and with volumes of whole trees (`-v /:/host`); as volumes of their own they
+//! were refused when the container was created.
 
 use std::{
     fs::{self, File},
@@ -7,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lighter_oci::KERNEL_FILESYSTEMS;
 use nix::{
     fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -14,26 +18,6 @@ use nix::{
 
 use super::{failed, open_in_proc};
 use crate::Error;
-
-/// Filesystems through which a guest could reach its own runner, other processes or the kernel. They come in with
-/// volumes of whole trees (`-v /:/host`); as volumes of their own they were refused when the container was created.
-const KERNEL_FILESYSTEMS: &[&str] = &[
-    "proc",
-    "sysfs",
-    "cgroup",
-    "cgroup2",
-    "securityfs",
-    "debugfs",
-    "tracefs",
-    "bpf",
-    "configfs",
-    "efivarfs",
-    "binfmt_misc",
-    "pstore",
-    "fusectl",
-    "devpts",
-    "mqueue",
-];
 
 /// One line of `/proc/self/mountinfo`. Source: proc_pid_mountinfo(5).
 #[derive(Debug, PartialEq, Eq)]

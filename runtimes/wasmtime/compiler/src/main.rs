@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use lighter_oci::Kind;
 use nix::sys::resource::{Resource, setrlimit};
 
-/// Address space that a compilation may take, in bytes. A 30 MB module takes about 1 GiB.
+/// Address space that a compilation may take, in bytes.
 const MEMORY: u64 = 6 << 30;
 /// CPU time that a compilation may take, in seconds, over all threads.
 const CPU_SECONDS: u64 = 900;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             println!(
                 "lighter-compile {} ({}), wasmtime {}",
                 env!("CARGO_PKG_VERSION"),
-                lighter_runner::commit(),
+                lighter_runtime_api::COMMIT,
                 lighter_wasmtime_engine::WASMTIME_VERSION
             );
             ExitCode::SUCCESS
