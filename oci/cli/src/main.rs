@@ -1,0 +1,3 @@
+//! `lighter`: builds, pushes, pulls, inspects and runs WebAssembly images.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Fetches a container's module from containerd's content store.
+
+fn main() {}
