@@ -79,4 +79,123 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// A blob's length is not what its descriptor says.
+    #[error("blob {digest} has {found} bytes instead of {expected}; pull the image again")]
+    BlobSize {
+        /// With its algorithm.
+        digest: String,
+        /// Bytes.
+        expected: u64,
+        /// Bytes.
+        found: u64,
+    },
+    /// A blob's bytes are not what its digest says.
+    #[error("blob {digest} is damaged: its bytes have the digest {found} instead of that; pull the image again")]
+    BlobDigest {
+        /// With its algorithm.
+        digest: String,
+        /// With its algorithm.
+        found: String,
+    },
+    /// A digest that isn't SHA-256.
+    #[error("digest {digest} is not a SHA-256; build the image with sha256 digests")]
+    DigestAlgorithm {
+        /// With its algorithm.
+        digest: String,
+    },
+    /// A blob that nobody pulled.
+    #[error("{what} {digest} is missing; pull the image again, for a WebAssembly platform such as wasi/wasm")]
+    MissingBlob {
+        /// Such as `manifest`.
+        what: &'static str,
+        /// With its algorithm.
+        digest: String,
+    },
+    /// A document that isn't one.
+    #[error("{what} {digest} is not valid: {source}; build and push the image again")]
+    Document {
+        /// Such as `manifest`.
+        what: &'static str,
+        /// With its algorithm.
+        digest: String,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// A document that claims to be two things.
+    #[error("manifest {digest} {what}; refusing it")]
+    Ambiguous {
+        /// A clause that continues the sentence.
+        what: &'static str,
+        /// With its algorithm.
+        digest: String,
+    },
+    /// A document of more bytes than one may have.
+    #[error("{digest} has {size} bytes, more than the {most} that a manifest or a config may have")]
+    TooLarge {
+        /// With its algorithm.
+        digest: String,
+        /// Bytes.
+        size: u64,
+        /// Bytes.
+        most: u64,
+    },
+    /// Indexes within indexes.
+    #[error("index {digest} is nested deeper than {most} levels; refusing it")]
+    TooDeep {
+        /// With its algorithm.
+        digest: String,
+        /// Levels.
+        most: usize,
+    },
+    /// An index as no builder makes them.
+    #[error("index {digest} leads to more than {most} manifests; refusing it")]
+    TooMany {
+        /// With its algorithm.
+        digest: String,
+        /// Manifests.
+        most: usize,
+    },
+    /// A media type that isn't known, or not in this place.
+    #[error(
+        "{what} {digest} has the media type {media_type}, which Lighter does not run; `lighter build` makes images of \
+         the formats that it does"
+    )]
+    MediaType {
+        /// Such as `layer`.
+        what: &'static str,
+        /// With its algorithm.
+        digest: String,
+        /// As the descriptor says.
+        media_type: String,
+    },
+    /// Two modules in one image.
+    #[error(
+        "manifest {manifest} has several WebAssembly layers ({first} and {second}), so it does not say which one to run; \
+         build an image with one"
+    )]
+    SeveralModules {
+        /// With its algorithm.
+        manifest: String,
+        /// With its algorithm.
+        first: String,
+        /// With its algorithm.
+        second: String,
+    },
+    /// An artifact without a module.
+    #[error("manifest {manifest} has no module: none of its layers is WebAssembly")]
+    NoModule {
+        /// With its algorithm.
+        manifest: String,
+    },
+    /// Nothing in an index is for this host.
+    #[error(
+        "index {digest} has no manifest for WebAssembly (wasi/wasm) nor for this host; it has {}",
+        if platforms.is_empty() { "none at all" } else { platforms }
+    )]
+    NoPlatform {
+        /// With its algorithm.
+        digest: String,
+        /// Those it has, with commas between.
+        platforms: String,
+    },
 }

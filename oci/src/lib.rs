@@ -6,6 +6,7 @@
 mod cache;
 mod error;
 mod grants;
+pub mod image;
 mod module;
 mod plan;
 mod sandbox_spec;
