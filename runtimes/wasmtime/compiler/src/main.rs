@@ -4,6 +4,8 @@
 //! can compute, read what it was given and write what it makes, and nothing else. A failure is one line on standard
 //! error and exit code 1.
 
+mod baseline;
+
 use std::{
     env,
     io::{self, IsTerminal, Read, Write},
@@ -13,6 +15,9 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use lighter_oci::Kind;
 use nix::sys::resource::{Resource, setrlimit};
+use wasmtime::Engine;
+
+use crate::baseline::Baseline;
 
 /// Address space that a compilation may take, in bytes.
 const MEMORY: u64 = 6 << 30;
@@ -22,14 +27,15 @@ const CPU_SECONDS: u64 = 900;
 const HELP: &str = "\
 Compiles WebAssembly for lighter-wasmtime. The runner starts it on a cache miss; by hand:
 
-  lighter-compile < guest.wasm > guest.cwasm
+  lighter-compile < guest.wasm > guest.cwasm               optimised code, by Cranelift
+  lighter-compile --baseline < guest.wasm > guest.cwasm    code that is made faster and runs slower, by Winch
 
 It reads a module or a component, seals itself, and takes at most 6 GiB of address space and 900 s of CPU time.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] if !io::stdin().is_terminal() => match compile() {
+        ref tier @ ([] | ["--baseline"]) if !io::stdin().is_terminal() => match compile(tier.is_empty()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{}", format!("{error:#}").replace('\n', " "));
@@ -56,20 +62,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn compile() -> Result<()> {
+fn compile(optimised: bool) -> Result<()> {
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("bound memory")?;
     setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS).context("bound time")?;
-    let engine = lighter_wasmtime_engine::engine().map_err(|error| anyhow!("start Wasmtime: {error:#}"))?;
+    let started = |error: wasmtime::Error| anyhow!("start Wasmtime: {error:#}");
+    let engine = lighter_wasmtime_engine::engine().map_err(started)?;
+    let baseline = if optimised { None } else { Some(Baseline::new().map_err(started)?) };
     lighter_runner::seal::compute_only()?;
 
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes).context("read module")?;
     let kind = lighter_oci::sniff(&bytes[..bytes.len().min(16)]).map_err(|what| anyhow!("input {what}"))?;
-    let code = match kind {
-        Kind::Module => engine.precompile_module(&bytes),
-        Kind::Component => engine.precompile_component(&bytes),
-    }
-    .map_err(|error| anyhow!("invalid {}: {error:#}", kind.noun()))?;
+    let code = match baseline {
+        None => precompile(&engine, kind, &bytes),
+        Some(baseline) => baseline.compile(kind, &bytes),
+    }?;
     let mut output = io::stdout().lock();
     output.write_all(&code).and_then(|()| output.flush()).context("write code")
+}
+
+fn precompile(engine: &Engine, kind: Kind, bytes: &[u8]) -> Result<Vec<u8>> {
+    match kind {
+        Kind::Module => engine.precompile_module(bytes),
+        Kind::Component => engine.precompile_component(bytes),
+    }
+    .map_err(|error| anyhow!("invalid {}: {error:#}", kind.noun()))
 }

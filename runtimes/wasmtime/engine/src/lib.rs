@@ -17,10 +17,43 @@ const GENERATION: u32 = 1;
 /// # Errors
 /// Wasmtime refuses the configuration on this host (a CPU without what it needs).
 pub fn engine() -> wasmtime::Result<Engine> {
+    Engine::new(&config())
+}
+
+fn config() -> Config {
     let mut config = Config::new();
     // Commands end by a signal handler, not by epochs: the guest pays nothing for being stoppable.
     config.epoch_interruption(false);
-    Engine::new(&config)
+    config
+}
+
+/// Two engines that compile under [`engine`]'s settings but without the features that Winch lacks: Winch, and Cranelift
+/// for comparison. What Winch lacks, both refuse with an error that names it.
+///
+/// # Errors
+/// As [`engine`]; there is no Winch for this architecture.
+#[cfg(feature = "compiler")]
+pub fn baseline() -> wasmtime::Result<(Engine, Engine)> {
+    use wasmtime::{OptLevel, Strategy, WasmFeatures};
+
+    // Source: wasmtime's `Config::compiler_panicking_wasm_features`.
+    let lacking = WasmFeatures::GC
+        | WasmFeatures::GC_TYPES
+        | WasmFeatures::FUNCTION_REFERENCES
+        | WasmFeatures::EXCEPTIONS
+        | WasmFeatures::LEGACY_EXCEPTIONS
+        | WasmFeatures::TAIL_CALL
+        | WasmFeatures::RELAXED_SIMD
+        | WasmFeatures::STACK_SWITCHING
+        | WasmFeatures::THREADS;
+    let with = |strategy| {
+        let mut config = config();
+        config.wasm_features(lacking, false).strategy(strategy);
+        // What Winch has, whatever is asked for: the trampolines, which Cranelift makes for it, are checked.
+        config.cranelift_opt_level(OptLevel::None).cranelift_debug_verifier(true);
+        Engine::new(&config)
+    };
+    Ok((with(Strategy::Winch)?, with(Strategy::Cranelift)?))
 }
 
 /// Names the folder of code that this engine can load, such as `wasmtime-48.0.8-x86_64-1`.
