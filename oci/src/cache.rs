@@ -1,7 +1,7 @@
 //! The content-addressed cache of native code.
 //!
 //! `ROOT/ENGINE/SHA256.cwasm`: the folder names the set of engines that can load the code, the file the module it was
-//! made from. An entry is written to a temporary name and renamed, under one lock per key, so that a hundred replicas
+//! made from. `SHA256.baseline.cwasm` is code that was made quickly, for as long as there is no better. An entry is written to a temporary name and renamed, under one lock per key, so that a hundred replicas
 //! compile once and nobody sees half a file. It ends in a footer with the module's digest, its own length and a CRC-32,
 //! which tells a damaged or misplaced entry from a sound one; against people, the folder's ownership is what protects.
 
@@ -10,10 +10,13 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 
 use crate::Error;
 
@@ -23,6 +26,8 @@ const MAGIC: &[u8; 8] = b"LIGHTER\x01";
 const FOOTER: u64 = 24 + DIGEST as u64;
 /// Hex digits of a SHA-256.
 const DIGEST: usize = 64;
+/// After how long it is worth trying again what failed.
+const RETRY: Duration = Duration::from_secs(3600);
 
 /// A folder of native code that only its owner can write.
 #[derive(Debug)]
@@ -31,13 +36,47 @@ pub struct Cache {
     max_bytes: u64,
 }
 
-/// Which code: made by which engine from which module.
+/// Which code: made by which engine from which module, and how well.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Folder name: engines with the same fingerprint load each other's code.
     pub fingerprint: String,
     /// SHA-256 of the module, 64 hex digits.
     pub digest: String,
+    /// How well.
+    pub tier: Tier,
+}
+
+/// How much work went into code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tier {
+    /// Made in one pass, to start soon.
+    Baseline,
+    /// Made to run fast.
+    Optimised,
+}
+
+impl Key {
+    /// The same module's code of another tier.
+    #[must_use]
+    pub fn of_tier(&self, tier: Tier) -> Self {
+        Self { tier, ..self.clone() }
+    }
+
+    /// Without extension.
+    fn stem(&self) -> String {
+        match self.tier {
+            Tier::Baseline => format!("{}.baseline", self.digest),
+            Tier::Optimised => self.digest.clone(),
+        }
+    }
+}
+
+/// The right to work in the background, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: Flock<File>,
 }
 
 /// A sound entry, ready to be mapped.
@@ -61,6 +100,72 @@ impl Cache {
         Ok(Self { root: root.to_owned(), max_bytes })
     }
 
+    /// The entry of `key`, if it is there and whole.
+    ///
+    /// # Errors
+    /// The folder could be written by others, or can't be read.
+    pub fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let folder = self.folder(key)?;
+        sound_entry(&folder.join(format!("{}.cwasm", key.stem())), key)
+    }
+
+    /// Whether some process makes the entry of `key` right now.
+    ///
+    /// # Errors
+    /// The folder could be written by others, or the lock can't be looked at.
+    pub fn is_being_made(&self, key: &Key) -> Result<bool, Error> {
+        KeyLock::is_held(&self.folder(key)?.join(format!("{}.lock", key.stem())))
+    }
+
+    /// Removes the entry of `key`. Nothing there is no error.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn remove(&self, key: &Key) -> Result<(), Error> {
+        remove_if_there(&self.folder(key)?.join(format!("{}.cwasm", key.stem())))
+    }
+
+    /// Notes that the entry of `key` could not be made, so that not every start tries again.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn note_failure(&self, key: &Key, why: &str) -> Result<(), Error> {
+        let path = self.folder(key)?.join(format!("{}.failed", key.stem()));
+        fs::write(&path, why).map_err(|source| Error::Cache { operation: "write", path, source })
+    }
+
+    /// Why the entry of `key` could not be made, if that was tried lately: memory may be free again later.
+    ///
+    /// # Errors
+    /// The folder could be written by others.
+    pub fn failure(&self, key: &Key) -> Result<Option<String>, Error> {
+        let path = self.folder(key)?.join(format!("{}.failed", key.stem()));
+        let lately = |metadata: fs::Metadata| metadata.modified().is_ok_and(|at| at + RETRY > SystemTime::now());
+        let known = fs::symlink_metadata(&path).is_ok_and(lately);
+        Ok(known.then(|| fs::read_to_string(&path).unwrap_or_default()))
+    }
+
+    /// Waits until no other background work is done for this cache. What is held up by it, nobody waits for.
+    ///
+    /// # Errors
+    /// The lock's file can't be made.
+    pub fn background_turn(&self) -> Result<Turn, Error> {
+        let path = self.root.join("background.lock");
+        let failed = |source| Error::Cache { operation: "lock", path: path.clone(), source };
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(lock) => Ok(Turn { _lock: lock }),
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+
+    fn folder(&self, key: &Key) -> Result<PathBuf, Error> {
+        let folder = self.root.join(&key.fingerprint);
+        trusted_folder(&folder)?;
+        Ok(folder)
+    }
+
     /// The entry of `key`, or one that `make` writes into the file it is given.
     ///
     /// Blocks while another process makes the same entry. A damaged entry is thrown away and made again.
@@ -72,21 +177,20 @@ impl Cache {
         key: &Key,
         make: impl FnOnce(&File) -> Result<(), E>,
     ) -> Result<Entry, E> {
-        let folder = self.root.join(&key.fingerprint);
-        trusted_folder(&folder)?;
-        let path = folder.join(format!("{}.cwasm", key.digest));
+        let folder = self.folder(key)?;
+        let path = folder.join(format!("{}.cwasm", key.stem()));
         if let Some(entry) = sound_entry(&path, key)? {
             return Ok(entry);
         }
-        let _lock = KeyLock::acquire(folder.join(format!("{}.lock", key.digest)))?;
+        let _lock = KeyLock::acquire(folder.join(format!("{}.lock", key.stem())))?;
         // Whoever held the lock before may have made it.
         if let Some(entry) = sound_entry(&path, key)? {
             return Ok(entry);
         }
-        let temporary = Temporary::new(folder.join(format!("{}.tmp", key.digest)))?;
+        let temporary = Temporary::new(folder.join(format!("{}.tmp", key.stem())))?;
         make(&temporary.file)?;
         let file = temporary.finish(&path, key)?;
-        self.evict(&folder, &path)?;
+        evict(&folder, "cwasm", self.max_bytes, &path)?;
         Ok(Entry { file, path, made: true })
     }
 
@@ -97,37 +201,37 @@ impl Cache {
     pub fn discard(&self, entry: &Entry) -> Result<(), Error> {
         remove_if_there(&entry.path)
     }
+}
 
-    /// Removes what was used least recently until the folder fits, but never `keep`.
-    fn evict(&self, folder: &Path, keep: &Path) -> Result<(), Error> {
-        let listed = |source| Error::Cache { operation: "list cache folder", path: folder.to_owned(), source };
-        let mut entries = Vec::new();
-        for item in fs::read_dir(folder).map_err(listed)? {
-            let item = item.map_err(listed)?;
-            let path = item.path();
-            if path.extension().is_some_and(|e| e == "cwasm")
-                && let Ok(metadata) = item.metadata()
-            {
-                entries.push((metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), path));
-            }
+/// Removes what was used least recently of the files with `extension` until they fit into `max_bytes`, but never `keep`.
+pub(crate) fn evict(folder: &Path, extension: &str, max_bytes: u64, keep: &Path) -> Result<(), Error> {
+    let listed = |source| Error::Cache { operation: "list cache folder", path: folder.to_owned(), source };
+    let mut entries = Vec::new();
+    for item in fs::read_dir(folder).map_err(listed)? {
+        let item = item.map_err(listed)?;
+        let path = item.path();
+        if path.extension().is_some_and(|e| e == extension)
+            && let Ok(metadata) = item.metadata()
+        {
+            entries.push((metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), path));
         }
-        let mut total: u64 = entries.iter().map(|(_, len, _)| len).sum();
-        entries.sort();
-        for (_, len, path) in entries {
-            if total <= self.max_bytes {
-                break;
-            }
-            if path != keep {
-                remove_if_there(&path)?;
-                total -= len;
-            }
-        }
-        Ok(())
     }
+    let mut total: u64 = entries.iter().map(|(_, len, _)| len).sum();
+    entries.sort();
+    for (_, len, path) in entries {
+        if total <= max_bytes {
+            break;
+        }
+        if path != keep {
+            remove_if_there(&path)?;
+            total -= len;
+        }
+    }
+    Ok(())
 }
 
 /// Makes `path` with mode 0700 where it is missing, and checks that nobody else can write to it.
-fn trusted_folder(path: &Path) -> Result<(), Error> {
+pub(crate) fn trusted_folder(path: &Path) -> Result<(), Error> {
     let failed = |operation, source| Error::Cache { operation, path: path.to_owned(), source };
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -165,14 +269,18 @@ fn sound_entry(path: &Path, key: &Key) -> Result<Option<Entry>, Error> {
         }
     };
     if is_sound(&file, key).unwrap_or(false) {
-        // For eviction. Entries are read through mmap, which leaves no trace under noatime.
-        let now = nix::sys::time::TimeSpec::UTIME_NOW;
-        let omit = nix::sys::time::TimeSpec::UTIME_OMIT;
-        let _ = nix::sys::stat::futimens(&file, &now, &omit);
+        used_now(&file);
         return Ok(Some(Entry { file, path: path.to_owned(), made: false }));
     }
     remove_if_there(path)?;
     Ok(None)
+}
+
+/// For eviction. Entries are read through mmap, which leaves no trace under noatime.
+pub(crate) fn used_now(file: &File) {
+    let now = nix::sys::time::TimeSpec::UTIME_NOW;
+    let omit = nix::sys::time::TimeSpec::UTIME_OMIT;
+    let _ = nix::sys::stat::futimens(file, &now, &omit);
 }
 
 fn is_sound(mut file: &File, key: &Key) -> io::Result<bool> {
@@ -220,7 +328,7 @@ fn checksum(mut file: &File, len: u64) -> io::Result<u32> {
     Ok(hasher.finalize())
 }
 
-fn remove_if_there(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(Error::Cache { operation: "remove cache entry", path: path.to_owned(), source })
@@ -231,13 +339,13 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
 
 /// An entry in the making, removed if it is not finished. The key's lock is held, so its name is ours alone, and one
 /// that a killed process left is overwritten.
-struct Temporary {
-    file: File,
-    path: PathBuf,
+pub(crate) struct Temporary {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
 }
 
 impl Temporary {
-    fn new(path: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn new(path: PathBuf) -> Result<Self, Error> {
         remove_if_there(&path)?;
         let file = OpenOptions::new()
             .read(true)
@@ -276,13 +384,13 @@ impl Drop for Temporary {
 }
 
 /// An exclusive lock that leaves no file behind.
-struct KeyLock {
+pub(crate) struct KeyLock {
     _lock: Flock<File>,
     path: PathBuf,
 }
 
 impl KeyLock {
-    fn acquire(path: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn acquire(path: PathBuf) -> Result<Self, Error> {
         let failed = |source| Error::Cache { operation: "lock cache entry", path: path.clone(), source };
         loop {
             let file =
@@ -294,6 +402,23 @@ impl KeyLock {
             if fs::metadata(&path).is_ok_and(|named| named.ino() == ours) {
                 return Ok(Self { _lock: lock, path });
             }
+        }
+    }
+}
+
+impl KeyLock {
+    /// Whether somebody has it. Takes nothing.
+    fn is_held(path: &Path) -> Result<bool, Error> {
+        let failed = |source| Error::Cache { operation: "look at lock of cache entry", path: path.to_owned(), source };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(failed(source)),
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(false),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+            Err((_, errno)) => Err(failed(errno.into())),
         }
     }
 }
@@ -312,7 +437,7 @@ mod tests {
     use super::*;
 
     fn key(digest: &str) -> Key {
-        Key { fingerprint: "engine-1".to_owned(), digest: digest.to_owned() }
+        Key { fingerprint: "engine-1".to_owned(), digest: digest.to_owned(), tier: Tier::Optimised }
     }
 
     fn writes(bytes: &'static [u8]) -> impl FnOnce(&File) -> Result<(), Error> {
@@ -346,6 +471,31 @@ mod tests {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         assert_eq!(names, ["a.cwasm"]);
+    }
+
+    #[test]
+    fn tiers_are_kept_apart_and_a_lock_can_be_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), u64::MAX).unwrap();
+        let (optimised, baseline) = (key("a"), key("a").of_tier(Tier::Baseline));
+        assert!(cache.get(&baseline).unwrap().is_none());
+        cache.get_or_make(&baseline, writes(b"quick")).unwrap();
+        assert!(cache.get(&optimised).unwrap().is_none());
+        cache
+            .get_or_make::<Error>(&optimised, |mut file| {
+                assert!(cache.is_being_made(&optimised).unwrap());
+                assert!(!cache.is_being_made(&baseline).unwrap());
+                file.write_all(b"slow").unwrap();
+                Ok(())
+            })
+            .unwrap();
+        assert!(!cache.is_being_made(&optimised).unwrap());
+        cache.note_failure(&baseline, "no memory").unwrap();
+        assert_eq!(cache.failure(&baseline).unwrap().as_deref(), Some("no memory"));
+        assert_eq!(cache.failure(&optimised).unwrap(), None);
+        cache.remove(&baseline).unwrap();
+        assert!(cache.get(&baseline).unwrap().is_none());
+        assert!(cache.get(&optimised).unwrap().is_some());
     }
 
     #[test]

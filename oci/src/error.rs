@@ -198,4 +198,28 @@ pub enum Error {
         /// Those it has, with commas between.
         platforms: String,
     },
+    /// A module that would fill the cache alone.
+    #[error("module {digest} has {size} bytes, more than the {most} that the cache may hold")]
+    ModuleTooLarge {
+        /// With its algorithm.
+        digest: String,
+        /// Bytes.
+        size: u64,
+        /// Bytes.
+        most: u64,
+    },
+}
+
+impl Error {
+    /// Whether it says that the entrypoint is not a module in the root filesystem, so that it may be a layer instead.
+    #[must_use]
+    pub fn is_about_entrypoint(&self) -> bool {
+        matches!(
+            self,
+            Self::EntrypointMissing { .. }
+                | Self::EntrypointIsDirectory { .. }
+                | Self::EntrypointNotRegular { .. }
+                | Self::NotWasm { .. }
+        )
+    }
 }

@@ -8,14 +8,16 @@ mod error;
 mod grants;
 pub mod image;
 mod module;
+mod modules;
 mod plan;
 mod sandbox_spec;
 
-pub use cache::{Cache, Entry, Key};
+pub use cache::{Cache, Entry, Key, Tier, Turn};
 pub use error::Error;
-pub use grants::Grants;
+pub use grants::{Grants, Network};
 pub use module::{Kind, Module, sniff};
-pub use plan::{Cgroup, Guest, Plan, PlanRequest};
+pub use modules::{Fetch, Layer, Modules};
+pub use plan::{Cgroup, ContainerdImage, Guest, Plan, PlanRequest, Source};
 pub use sandbox_spec::KERNEL_FILESYSTEMS;
 
 /// Prefix of every annotation that Lighter reads.

@@ -65,7 +65,7 @@ pub fn sniff(head: &[u8]) -> Result<Kind, &'static str> {
     }
 }
 
-/// An entrypoint that was found in a rootfs and has WebAssembly's magic bytes.
+/// A file that has WebAssembly's magic bytes: an entrypoint that was found in a rootfs, or a layer.
 #[derive(Debug)]
 pub struct Module {
     /// Where the guest would see it, for messages and `argv[0]`-less engines.
@@ -76,6 +76,8 @@ pub struct Module {
     pub file: File,
     /// Bytes.
     pub len: u64,
+    /// SHA-256 of the bytes, where somebody trusted has compared it.
+    digest: Option<String>,
 }
 
 impl Module {
@@ -109,6 +111,18 @@ impl Module {
         Err(Error::EntrypointMissing { path: arg.to_owned() })
     }
 
+    /// Takes a file that is no entrypoint, under the name that the guest knows it by. `digest` is the SHA-256 of its
+    /// bytes, 64 hex digits, where somebody trusted has compared it.
+    ///
+    /// # Errors
+    /// It can't be read, or is not WebAssembly.
+    pub fn of_file(mut file: File, name: &str, digest: Option<String>) -> Result<Self, Error> {
+        let failed = |source| Error::OpenEntrypoint { path: name.to_owned(), source };
+        let kind = kind_of(&mut file, name)?;
+        let len = file.metadata().map_err(failed)?.len();
+        Ok(Self { path: PathBuf::from(name), kind, file, len, digest })
+    }
+
     fn open(handle: pathrs::Handle, arg: &str, path: PathBuf) -> Result<Self, Error> {
         let failed = |source| Error::OpenEntrypoint { path: arg.to_owned(), source };
         // Looked at through the O_PATH handle first: opening a device or a FIFO for reading has effects.
@@ -130,11 +144,8 @@ impl Module {
         let mut file = pathrs::Handle::from_fd(path_only)
             .reopen(pathrs::flags::OpenFlags::O_RDONLY)
             .map_err(|error| failed(errno_of(&error)))?;
-        let mut head = Vec::with_capacity(16);
-        Read::by_ref(&mut file).take(16).read_to_end(&mut head).map_err(failed)?;
-        file.rewind().map_err(failed)?;
-        let kind = sniff(&head).map_err(|what| Error::NotWasm { path: arg.to_owned(), what })?;
-        Ok(Self { path, kind, file, len: metadata.len() })
+        let kind = kind_of(&mut file, arg)?;
+        Ok(Self { path, kind, file, len: metadata.len(), digest: None })
     }
 
     /// SHA-256 of the bytes, as 64 hex digits. Leaves the file at the start.
@@ -142,6 +153,9 @@ impl Module {
     /// # Errors
     /// The file can't be read.
     pub fn digest(&mut self) -> io::Result<String> {
+        if let Some(digest) = &self.digest {
+            return Ok(digest.clone());
+        }
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 256 * 1024];
         loop {
@@ -151,8 +165,19 @@ impl Module {
             }
         }
         self.file.rewind()?;
-        Ok(hex(&hasher.finalize()))
+        let digest = hex(&hasher.finalize());
+        self.digest = Some(digest.clone());
+        Ok(digest)
     }
+}
+
+/// By the first bytes. Leaves the file at the start.
+fn kind_of(file: &mut File, name: &str) -> Result<Kind, Error> {
+    let failed = |source| Error::OpenEntrypoint { path: name.to_owned(), source };
+    let mut head = Vec::with_capacity(16);
+    Read::by_ref(file).take(16).read_to_end(&mut head).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    sniff(&head).map_err(|what| Error::NotWasm { path: name.to_owned(), what })
 }
 
 /// Lower-case hex digits.

@@ -34,12 +34,47 @@ pub struct Plan {
     pub cgroup: Cgroup,
     /// `args[0]`: what to run.
     pub entrypoint: String,
+    /// Where the module is.
+    pub module: Source,
     /// What the guest sees.
     pub guest: Guest,
+    /// Whether the runner is not root and makes a user namespace first. There is no cgroup then.
+    pub user_namespace: bool,
+    /// Whether the guest ends with the process that launched it, however that ends.
+    pub tethered: bool,
     /// The folder of compiled code.
     pub cache: PathBuf,
     /// Bytes that the cache may hold for each engine.
     pub cache_bytes: u64,
+}
+
+/// Where a guest's module comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The entrypoint's file in the root filesystem.
+    Rootfs,
+    /// The entrypoint's file in the root filesystem where that is WebAssembly, else the layer of the container's image
+    /// that is.
+    Containerd(ContainerdImage),
+    /// A file of the host's. The entrypoint is but a name then.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// SHA-256 of its bytes, 64 hex digits, where somebody trusted has compared it.
+        digest: Option<String>,
+    },
+}
+
+/// The image that a container was made of, as containerd knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerdImage {
+    /// The socket of containerd's gRPC API.
+    pub address: PathBuf,
+    /// Of containerd's, in which the container is.
+    pub namespace: String,
+    /// The container's id.
+    pub container: String,
 }
 
 /// What the guest sees of its container.
@@ -66,6 +101,8 @@ pub struct PlanRequest<'a> {
     pub bundle: &'a Path,
     /// Where the rootfs was mounted; `None` where the spec's `root.path` says it.
     pub rootfs: Option<&'a Path>,
+    /// Where the module is.
+    pub module: Source,
     /// Whether the runtime options ask for systemd's cgroups.
     pub systemd_cgroup: bool,
     /// The folder of compiled code.
@@ -98,7 +135,11 @@ impl Plan {
         Ok(Cgroup::new(spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()), id, false))
     }
 
-    fn new(spec: Spec, request: &PlanRequest<'_>) -> Result<Self, Error> {
+    /// Turns a spec into a plan. The runner's state goes into `request.bundle`, of which nothing is read.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn new(spec: Spec, request: &PlanRequest<'_>) -> Result<Self, Error> {
         let process = spec.process().clone().ok_or(Error::SpecLacks("process"))?;
         let linux = spec.linux().clone().ok_or(Error::SpecLacks("linux section"))?;
         let args = process.args().clone().unwrap_or_default();
@@ -133,6 +174,7 @@ impl Plan {
             cgroup,
             rootfs,
             entrypoint,
+            module: request.module.clone(),
             guest: Guest {
                 args,
                 env: split_env(process.env().as_deref().unwrap_or_default()),
@@ -140,6 +182,8 @@ impl Plan {
                 memory: limit.and_then(|l| u64::try_from(l).ok()).filter(|&l| l > 0).map(guest_memory),
                 grants: Grants::from_annotations(&annotations)?,
             },
+            user_namespace: false,
+            tethered: false,
             cache: request.cache.to_owned(),
             cache_bytes: request.cache_bytes,
         })
@@ -202,6 +246,7 @@ mod tests {
             id: "c1",
             bundle: bundle.path(),
             rootfs: Some(&bundle.path().join("rootfs")),
+            module: Source::Rootfs,
             systemd_cgroup: false,
             cache: Path::new("/cache"),
             cache_bytes: 1,

@@ -1,11 +1,15 @@
 //! `lighter`: builds, pushes, pulls, inspects and runs WebAssembly images.
 //!
 //! Each command is a file in `commands/`: its arguments, and a function that does it. What they share: the local `store`,
-//! the `registry` client, the `output`.
+//! the `registry` client, `transfer` between the two and archives, the `output`.
 //! Must not know: engines (it starts their runners), ttrpc.
 
 mod commands;
 mod output;
+mod reference;
+mod registry;
+mod store;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -43,6 +47,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json, arguments.quiet);
+    registry::install_tls();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(arguments.command.run(&output)));
     match done {

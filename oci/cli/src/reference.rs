@@ -42,6 +42,12 @@ impl Reference {
         self.digest().or(self.tag()).unwrap_or("latest")
     }
 
+    /// This name and what it means now: `REGISTRY/REPOSITORY[:TAG]@DIGEST`.
+    pub(crate) fn pinned(&self, digest: &str) -> String {
+        let tag = self.tag().map_or(String::new(), |tag| format!(":{tag}"));
+        format!("{}{tag}@{digest}", self.name())
+    }
+
     /// Registry and repository without tag and digest.
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.registry(), self.repository())
@@ -114,6 +120,7 @@ mod tests {
             assert_eq!(reference.to_string(), whole);
             assert_eq!(reference.registry(), registry);
             assert_eq!(reference.tag_or_digest(), end);
+            assert_eq!(reference.pinned(&digest).parse::<Reference>().unwrap().digest(), Some(&digest[..]));
         }
     }
 

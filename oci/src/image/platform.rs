@@ -16,7 +16,8 @@ pub fn name(platform: &Platform) -> String {
 }
 
 /// The lower the better; `None` is not for us. A manifest that names no platform may be any.
-pub(super) fn rank(platform: Option<&Platform>) -> Option<usize> {
+#[must_use]
+pub fn rank(platform: Option<&Platform>) -> Option<usize> {
     let Some(platform) = platform else { return Some(WASM.len() + 1) };
     let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
     let wasm = WASM.iter().position(|&(o, a)| os == o && architecture == a);

@@ -1,6 +1,8 @@
 //! Which WebAssembly proposals a binary needs: the smallest set of features under which it is valid.
 
-use wasmparser::{Error, FuncToValidate, FunctionBody, Parser, ValidPayload, Validator, ValidatorResources, WasmFeatures};
+use wasmparser::{
+    Error, FuncToValidate, FunctionBody, Parser, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+};
 
 use lighter_oci::Kind;
 
@@ -28,7 +30,14 @@ pub(crate) fn needed(bytes: &[u8], kind: Kind) -> Result<WasmFeatures, Error> {
 /// The names of a set, as `wasm-tools` and Wasmtime's options write them, such as `bulk-memory`.
 pub(crate) fn names(features: WasmFeatures) -> Vec<String> {
     let beyond = features.difference(first(Kind::Component));
-    beyond.iter_names().map(|(name, _)| name.to_ascii_lowercase().replace('_', "-")).collect()
+    beyond.iter_names().map(|(name, _)| spelled(name)).collect()
+}
+
+/// The names of what is in `needed` and not in `provided`.
+pub(crate) fn missing(needed: WasmFeatures, provided: WasmFeatures) -> Vec<String> {
+    // By name, not by difference: a feature that is half there has no name.
+    let lacking = needed.iter_names().filter(|(_, feature)| !provided.contains(*feature));
+    lacking.map(|(name, _)| spelled(name)).collect()
 }
 
 /// The set that these names make, beside what every engine has. A name that this release doesn't know adds nothing.
@@ -37,6 +46,10 @@ pub(crate) fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> WasmFe
         .into_iter()
         .filter_map(|name| WasmFeatures::from_name(&name.to_ascii_uppercase().replace('-', "_")))
         .fold(first(Kind::Component), WasmFeatures::union)
+}
+
+fn spelled(constant: &str) -> String {
+    constant.to_ascii_lowercase().replace('_', "-")
 }
 
 /// What isn't asked about: the first WebAssembly, and that a component is a component.
@@ -107,10 +120,14 @@ mod tests {
             ("(module (func (param f32) (result i32) local.get 0 i32.trunc_sat_f32_s))", &["saturating-float-to-int"]),
             ("(module (func (result i32 i32) i32.const 1 i32.const 2))", &["multi-value"]),
             ("(module (global (export \"g\") (mut i32) (i32.const 0)))", &["mutable-global"]),
-            ("(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))))", &["bulk-memory-opt"]),
-            ("(module (memory 1) (func (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 0))) (data \"\"))", &[
-                "bulk-memory",
-            ]),
+            (
+                "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))))",
+                &["bulk-memory-opt"],
+            ),
+            (
+                "(module (memory 1) (func (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 0))) (data \"\"))",
+                &["bulk-memory"],
+            ),
             ("(module (func (param v128)))", &["simd"]),
             ("(module (func (result v128) v128.const i32x4 0 0 0 0))", &["simd"]),
             ("(module (memory 1 2 shared))", &["threads"]),
@@ -163,5 +180,6 @@ mod tests {
         assert!(set.contains(features) && !set.contains(WasmFeatures::THREADS));
         assert!(from_names(["reference-types"]).contains(WasmFeatures::CALL_INDIRECT_OVERLONG));
         assert_eq!(from_names(["from-the-future"]), first(Kind::Component));
+        assert_eq!(missing(features, from_names(["simd", "call-indirect-overlong"])), ["reference-types", "cm-async"]);
     }
 }

@@ -34,10 +34,23 @@ impl BlobWriter {
     /// # Errors
     /// The bytes are not the `expected` ones, or the disk failed; then there is no such file.
     pub(crate) fn finish(self, expected: Option<&Descriptor>) -> Result<(String, u64)> {
-        let digest = hex(self.hasher);
+        let digest = sha256(self.hasher.clone());
         if let Some(expected) = expected {
             check(expected, &digest, self.size)?;
         }
+        self.publish(digest)
+    }
+
+    /// [`Self::finish`] for a blob whose name is all that is known of it.
+    pub(crate) fn finish_as(self, expected: &str) -> Result<()> {
+        let digest = sha256(self.hasher.clone());
+        if digest != expected {
+            bail!("{expected}: the bytes are not the ones that were named, they are {digest}");
+        }
+        self.publish(digest).map(|_| ())
+    }
+
+    fn publish(self, digest: String) -> Result<(String, u64)> {
         let path = self.root.join(BLOBS).join(&digest["sha256:".len()..]);
         self.file.as_file().sync_all().map_err(|error| write_error(&path, error))?;
         self.file.persist(&path).map_err(|error| write_error(&path, error.error))?;
@@ -61,10 +74,7 @@ impl Write for BlobWriter {
 
 /// A file in `ingest/` that goes away with the value.
 pub(super) fn temporary(root: &Path) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix("new-")
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(root.join(INGEST))
+    tempfile::Builder::new().prefix("new-").permissions(Permissions::from_mode(0o644)).tempfile_in(root.join(INGEST))
 }
 
 /// Whether what was written is what the descriptor says.
@@ -74,13 +84,15 @@ pub(super) fn check(expected: &Descriptor, digest: &str, size: u64) -> Result<()
         bail!("{name}: got {size} bytes instead of {}", expected.size());
     }
     if digest != name.as_ref() {
-        bail!("{name}: the bytes are not the ones that were named, they are {digest}; the content is damaged or forged");
+        bail!(
+            "{name}: the bytes are not the ones that were named, they are {digest}; the content is damaged or forged"
+        );
     }
     Ok(())
 }
 
 /// `sha256:` and hex digits.
-pub(super) fn hex(hasher: Sha256) -> String {
+pub(crate) fn sha256(hasher: Sha256) -> String {
     hasher.finalize().iter().fold("sha256:".to_owned(), |digest, byte| digest + &format!("{byte:02x}"))
 }
 

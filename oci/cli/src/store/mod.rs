@@ -8,6 +8,7 @@
 
 mod blob;
 mod gc;
+mod graph;
 mod lock;
 mod names;
 mod partial;
@@ -25,7 +26,7 @@ use anyhow::{Context, Result, bail};
 use lighter_oci::image;
 use oci_spec::image::Descriptor;
 
-pub(crate) use self::{blob::BlobWriter, gc::Gc, partial::Partial};
+pub(crate) use self::{blob::{BlobWriter, sha256}, gc::Gc, graph::Graph, partial::Partial};
 use self::{blob::write_error, lock::Lock};
 use crate::reference::is_sha256;
 
@@ -174,8 +175,11 @@ impl Store {
 impl image::Content for Store {
     type Error = anyhow::Error;
 
-    async fn read(&self, blob: &Descriptor) -> Result<Vec<u8>> {
-        self.document(blob)
+    async fn read(&self, blob: &Descriptor) -> Result<Option<Vec<u8>>> {
+        if self.open_blob(blob.digest().as_ref())?.is_none() {
+            return Ok(None);
+        }
+        self.document(blob).map(Some)
     }
 }
 

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BLOBS, INGEST,
-    blob::{check, hex, remove_if_there, sync_blobs, write_error},
+    blob::{check, sha256, remove_if_there, sync_blobs, write_error},
 };
 
 /// The first bytes of a blob, in `ingest/` under its digest; this process alone writes to it.
@@ -111,7 +111,7 @@ impl Partial {
     /// The bytes are not the descriptor's: then they are removed.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.spoilt = true;
-        check(&self.blob, &hex(self.hasher.clone()), self.len)?;
+        check(&self.blob, &sha256(self.hasher.clone()), self.len)?;
         self.file.sync_all().map_err(|error| write_error(&self.path, error))?;
         let path = self.root.join(BLOBS).join(self.blob.digest().digest());
         fs::rename(&self.path, &path).map_err(|error| write_error(&path, error))?;

@@ -1,0 +1,88 @@
+use std::{
+    fs::{File, Permissions},
+    io::{BufWriter, IsTerminal, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, ensure};
+
+use crate::{
+    output::Output,
+    reference::Reference,
+    store::Store,
+    transfer::{Platforms, Saved, save},
+};
+
+/// Write images to an archive that other tools take
+///
+/// An OCI image layout in a tar archive. The same images give the same bytes.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  lighter save hello -o hello.tar
+  ctr images import --platform wasi/wasm hello.tar
+  docker load -i hello.tar
+  lighter save hello | ssh node lighter load")]
+pub(crate) struct Args {
+    /// The images: [REGISTRY/]NAME[:TAG]
+    #[arg(required = true)]
+    references: Vec<Reference>,
+    /// The archive; without it, standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Save this one of several platforms, such as wasi/wasm
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+}
+
+impl Args {
+    pub(crate) async fn run(self, output: &Output) -> anyhow::Result<ExitCode> {
+        let store = Store::open()?;
+        let platforms = Platforms::new(self.platform, false);
+        match self.output.filter(|path| path != Path::new("-")) {
+            None => {
+                let stdout = std::io::stdout();
+                ensure!(
+                    !stdout.is_terminal(),
+                    "an archive is binary, and standard output is a terminal; write it to a file with -o, or to a pipe"
+                );
+                save(&store, &self.references, &platforms, BufWriter::new(stdout.lock())).await?;
+            }
+            Some(path) => {
+                let saved = to_file(&store, &self.references, &platforms, &path)
+                    .await
+                    .with_context(|| format!("{}", path.display()))?;
+                output.result(&saved, |saved| {
+                    let lines: Vec<String> =
+                        saved.iter().map(|one| format!("{}\t{}", one.reference, one.digest)).collect();
+                    lines.join("\n")
+                });
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The file appears when it is whole. A pipe or device is written to as it is.
+async fn to_file(
+    store: &Store,
+    references: &[Reference],
+    platforms: &Platforms,
+    path: &Path,
+) -> anyhow::Result<Vec<Saved>> {
+    if path.exists() && !path.is_file() {
+        let file = File::options().write(true).open(path).context("open")?;
+        return save(store, references, platforms, BufWriter::new(file)).await;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".lighter-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .context("create file")?;
+    let saved = save(store, references, platforms, BufWriter::new(&mut file)).await?;
+    file.flush().context("write file")?;
+    file.persist(path).map_err(|error| error.error).context("write file")?;
+    Ok(saved)
+}

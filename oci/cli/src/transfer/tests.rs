@@ -1,0 +1,1 @@
+//! Whole images on their way.
