@@ -9,17 +9,18 @@ export LIBSECCOMP_LINK_TYPE := static
 export LIBSECCOMP_LIB_PATH   = $(shell pkg-config --variable=libdir libseccomp 2>/dev/null)
 export LIGHTER_COMMIT       := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 STAGE   := $(CACHE)/stage
-BINARIES := resident/containerd-shim-lighter-v1 resident/lighter-wasmtime release/lighter-compile
+BINARIES := resident/containerd-shim-lighter-v1 resident/lighter-wasmtime release/lighter-compile release/lighter-fetch release/lighter
 
 .PHONY: help build install install-stage packages test demo bench lint testbed clean
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Three calls: in one, cargo would unite the features of all, and the runner would carry a compiler.
-build: ## Build shim, runner and compiler
+# Several calls: in one, cargo would unite the features of all, and the runner would carry a compiler.
+build: ## Build shim, runner, compiler, fetcher and the CLI
 	cargo build --profile resident --locked -p lighter-shim
 	cargo build --profile resident --locked -p lighter-wasmtime
 	cargo build --release --locked -p lighter-compile
+	cargo build --release --locked -p lighter-fetch -p lighter
 
 install: build ## Install to DESTDIR and PREFIX (/usr/local): binaries, and the runtimes' names
 	install -d $(DESTDIR)$(PREFIX)/bin

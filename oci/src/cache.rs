@@ -145,6 +145,15 @@ impl Cache {
         Ok(known.then(|| fs::read_to_string(&path).unwrap_or_default()))
     }
 
+    /// A file on the cache's disk without a name.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn scratch(&self) -> Result<File, Error> {
+        let Temporary { file, path } = &Temporary::new(self.root.join(format!("{}.scratch", std::process::id())))?;
+        file.try_clone().map_err(|source| Error::Cache { operation: "open", path: path.clone(), source })
+    }
+
     /// Waits until no other background work is done for this cache. What is held up by it, nobody waits for.
     ///
     /// # Errors

@@ -17,7 +17,6 @@ use tokio::{
 };
 
 use crate::{
-    cgroup,
     events::{Publish, Publisher},
     logging,
     runner::Runners,
@@ -40,7 +39,7 @@ pub(crate) fn run(argv0: &str, flags: &Flags) -> Result<()> {
     // Inits are children of runners that end: they become ours.
     nix::sys::prctl::set_child_subreaper(true).context("become subreaper")?;
     // The first container is about to be created.
-    cgroup::anticipate_move();
+    lighter_launch::anticipate_move();
     logging::install(&flags.id, &flags.namespace, flags.debug).context("open log")?;
     // The bundle's folder is containerd's to remove.
     env::set_current_dir("/").context("leave bundle")?;
@@ -55,7 +54,7 @@ pub(crate) fn run(argv0: &str, flags: &Flags) -> Result<()> {
 async fn serve(argv0: &str, flags: &Flags) -> Result<()> {
     let listener = inherited_listener()?;
     let events = Publisher::start(env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?, flags.namespace.clone());
-    let runners = Runners::new(argv0).context("find runners")?;
+    let runners = Runners::new(argv0, flags).context("find runners")?;
     let tasks = Tasks::new(runners, Arc::new(events.clone()) as Arc<dyn Publish>);
     let shutdown = watch::Sender::new(false);
     let mut asked = shutdown.subscribe();

@@ -25,18 +25,9 @@ pub(crate) enum Error {
     OpenStream { stream: &'static str, path: String, source: io::Error },
     #[error("{stream} {uri:?} has a scheme that is not supported; use a FIFO or file://")]
     StreamScheme { stream: &'static str, uri: String },
-    #[error("run {path}: {source}; is Lighter installed completely?")]
-    RunRunner { path: PathBuf, source: io::Error },
-    /// The runner said what is wrong.
-    #[error("{0}")]
-    Guest(String),
-    /// It was killed, or it crashed: both leave no message.
-    #[error("the runner ended without a message, with exit code {status}; it was killed or crashed{said}")]
-    RunnerDied { status: u32, said: String },
-    #[error(
-        "the container's init ended before its guest ran; it was killed, or its memory limit is too small for the runner"
-    )]
-    InitDied,
+    /// The runner, or the init that it made.
+    #[error(transparent)]
+    Launch(#[from] lighter_launch::Error),
     #[error("{operation}: {source}")]
     System { operation: &'static str, source: io::Error },
     #[error("cgroup {path}: {why}")]
@@ -54,17 +45,21 @@ impl Error {
     fn code(&self) -> Code {
         match self {
             Self::Exists(_) => Code::ALREADY_EXISTS,
-            Self::NotFound(_) | Self::Finished => Code::NOT_FOUND,
+            Self::NotFound(_) | Self::Finished | Self::Launch(lighter_launch::Error::Finished) => Code::NOT_FOUND,
             Self::WrongPhase { .. } => Code::FAILED_PRECONDITION,
             Self::Unsupported { .. } => Code::UNIMPLEMENTED,
             Self::UnknownEngine(_) | Self::StreamScheme { .. } | Self::Signal(_) => Code::INVALID_ARGUMENT,
             Self::Bundle(_)
             | Self::MountRootfs { .. }
             | Self::OpenStream { .. }
-            | Self::RunRunner { .. }
-            | Self::Guest(_)
-            | Self::RunnerDied { .. }
-            | Self::InitDied
+            | Self::Launch(
+                lighter_launch::Error::RunRunner { .. }
+                | lighter_launch::Error::Guest(_)
+                | lighter_launch::Error::RunnerDied { .. }
+                | lighter_launch::Error::InitDied
+                | lighter_launch::Error::Cgroup { .. }
+                | lighter_launch::Error::System { .. },
+            )
             | Self::System { .. }
             | Self::Cgroup { .. } => Code::UNKNOWN,
         }

@@ -11,7 +11,6 @@ mod daemon;
 mod error;
 mod events;
 mod logging;
-mod process;
 mod rootfs;
 mod runner;
 mod sandbox;

@@ -1,44 +1,30 @@
 //! Containers that a runner process builds: the real [`Launcher`].
 //!
-//! Spawns `lighter-ENGINE create`, hands it the plan and the streams, and reads its answer. The runner ends, and the
-//! container's init, its grandchild, becomes the daemon's child.
+//! Turns the bundle into a plan, has `lighter-ENGINE create` build it, and removes what it leaves.
 
 use std::{
-    env,
-    ffi::CString,
-    fs::{self, File},
-    io::{self, Read, Seek, Write},
-    os::{fd::AsRawFd, unix::net::UnixStream as StdUnixStream},
+    env, fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use async_trait::async_trait;
-use command_fds::{CommandFdExt, FdMapping};
+use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use lighter_oci::{ANNOTATION_PREFIX, Cgroup, Plan, PlanRequest};
-use lighter_runtime_api::protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::UnixStream,
-    sync::Mutex,
-};
+use lighter_launch::{Folders, Init, Runner, anticipate_move, reap_strangers};
+use lighter_oci::{ANNOTATION_PREFIX, Cgroup, ContainerdImage, Plan, PlanRequest, Source};
 
 use crate::{
-    cgroup::{self, Cpuset, Folders, Known},
+    cgroup::{self, Cpuset, Known},
     error::Error,
-    process::{Child, reap_strangers},
     rootfs,
     sandbox::{CreateRequest, Exit, Launcher, Sandbox},
-    stdio::{self, GuestStdio, HeldStdio},
+    stdio::{self, HeldStdio},
 };
 
 /// The folder of compiled code, for all containers of the node.
 const CACHE: &str = "/var/lib/lighter/cache";
 /// Bytes of compiled code that are kept for each engine.
 const CACHE_BYTES: u64 = 4 << 30;
-/// libcontainer's socket in a container's state folder: connecting to it is the start signal.
-const START_SOCKET: &str = "notify.sock";
 /// The engines of this build.
 const ENGINES: &[&str] = &["wasmtime"];
 const DEFAULT_ENGINE: &str = "wasmtime";
@@ -50,17 +36,21 @@ pub(crate) struct Runners {
     folder: PathBuf,
     /// The engine that the runtime's name asks for, such as `wasmtime` for `containerd-shim-wasmtime-v1`.
     by_name: Option<&'static str>,
+    /// containerd's gRPC socket.
+    address: PathBuf,
+    /// containerd's namespace.
+    namespace: String,
 }
 
 impl Runners {
-    /// `argv0` is the name under which containerd started the shim.
-    pub(crate) fn new(argv0: &str) -> io::Result<Self> {
+    /// `argv0` is the name under which containerd started the shim; `flags` say where containerd is.
+    pub(crate) fn new(argv0: &str, flags: &Flags) -> io::Result<Self> {
         let executable = env::current_exe()?;
         let folder = executable.parent().map(Path::to_owned).unwrap_or_default();
         let name = Path::new(argv0).file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let runtime = name.strip_prefix("containerd-shim-").and_then(|n| n.rsplit_once("-v")).map(|(name, _)| name);
         let by_name = ENGINES.iter().copied().find(|engine| Some(*engine) == runtime);
-        Ok(Self { folder, by_name })
+        Ok(Self { folder, by_name, address: PathBuf::from(&flags.address), namespace: flags.namespace.clone() })
     }
 
     fn engine(&self, plan: &Plan) -> Result<String, Error> {
@@ -77,8 +67,7 @@ impl Runners {
 #[derive(Debug)]
 pub(crate) struct RunnerSandbox {
     id: String,
-    init: Child,
-    status: Mutex<BufReader<UnixStream>>,
+    init: Init,
     held: HeldStdio,
     cgroup: Cgroup,
     folders: Folders,
@@ -122,7 +111,7 @@ impl Launcher for Runners {
     type Sandbox = RunnerSandbox;
 
     async fn create(&self, request: &CreateRequest) -> Result<RunnerSandbox, Error> {
-        cgroup::anticipate_move();
+        anticipate_move();
         let mounted = (!request.rootfs.is_empty()).then(|| request.bundle.join("rootfs"));
         if let Some(target) = &mounted {
             rootfs::mount(&request.rootfs, target)?;
@@ -154,6 +143,11 @@ impl Runners {
             id: &request.id,
             bundle: &request.bundle,
             rootfs,
+            module: Source::Containerd(ContainerdImage {
+                address: self.address.clone(),
+                namespace: self.namespace.clone(),
+                container: request.id.clone(),
+            }),
             systemd_cgroup: request.systemd_cgroup,
             cache: Path::new(CACHE),
             cache_bytes: CACHE_BYTES,
@@ -163,37 +157,18 @@ impl Runners {
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
         let (guest, held) = stdio::open(&request.stdio)?;
         let path = self.folder.join(format!("lighter-{engine}"));
-        let (runner, status, mut said) = spawn(&path, &plan, guest)?;
-
-        let mut status = BufReader::new(status);
-        let answer = next_status(&mut status).await;
-        // Before the runner ends and the init becomes ours to reap.
-        let init = match &answer {
-            Ok(Some(Status::Created { pid })) => Some(Child::new(*pid)?),
-            _ => None,
-        };
-        let ended = runner.exited().await;
-        match (answer?, init) {
-            (Some(Status::Created { .. }), Some(init)) => {
-                let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
-                leftovers.cgroup = Some(Known::Folders(folders.clone(), plan.cgroup.clone()));
-                folders.bind(&cpuset).map_err(Error::system("bind the container to its CPUs"))?;
-                Ok(RunnerSandbox {
-                    id: request.id.clone(),
-                    init,
-                    status: Mutex::new(status),
-                    held,
-                    cgroup: plan.cgroup,
-                    folders,
-                    leftovers: leftovers.clone(),
-                })
-            }
-            (Some(Status::Failed { message }), _) => Err(Error::Guest(with_details(message, &innermost(&mut said)))),
-            (Some(Status::Created { .. } | Status::Started) | None, _) => Err(Error::RunnerDied {
-                status: ended.status,
-                said: with_details(String::new(), &innermost(&mut said)),
-            }),
-        }
+        let init = Runner::spawn(&path, &plan, guest)?.created().await?;
+        let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
+        leftovers.cgroup = Some(Known::Folders(folders.clone(), plan.cgroup.clone()));
+        cpuset.bind(&folders).map_err(Error::system("bind the container to its CPUs"))?;
+        Ok(RunnerSandbox {
+            id: request.id.clone(),
+            init,
+            held,
+            cgroup: plan.cgroup,
+            folders,
+            leftovers: leftovers.clone(),
+        })
     }
 }
 
@@ -204,13 +179,7 @@ impl Sandbox for RunnerSandbox {
     }
 
     async fn start(&self) -> Result<(), Error> {
-        let mut status = self.status.lock().await;
-        signal_start(&self.leftovers.state.join(&self.id))?;
-        match next_status(&mut status).await? {
-            Some(Status::Started) => Ok(()),
-            Some(Status::Failed { message }) => Err(Error::Guest(message)),
-            Some(Status::Created { .. }) | None => Err(Error::InitDied),
-        }
+        Ok(self.init.start().await?)
     }
 
     async fn exited(&self) -> Exit {
@@ -229,7 +198,7 @@ impl Sandbox for RunnerSandbox {
             }
             return Ok(());
         }
-        self.init.kill(signal)
+        Ok(self.init.kill(signal)?)
     }
 
     fn pids(&self) -> Result<Vec<u32>, Error> {
@@ -247,75 +216,4 @@ impl Sandbox for RunnerSandbox {
     async fn remove(&self) -> Result<(), Error> {
         self.leftovers.remove()
     }
-}
-
-/// Starts a runner. Returns it, the status stream and what will hold its diagnostics.
-fn spawn(path: &Path, plan: &Plan, guest: GuestStdio) -> Result<(Child, UnixStream, File), Error> {
-    let (ours, theirs) = StdUnixStream::pair().map_err(Error::system("make status stream"))?;
-    ours.set_nonblocking(true).map_err(Error::system("make status stream"))?;
-    let json = serde_json::to_vec(plan).map_err(|error| Error::system("encode plan")(io::Error::from(error)))?;
-    let said = memory_file("diagnostics", &[])?;
-    let mapping = |parent_fd, child_fd| FdMapping { parent_fd, child_fd };
-    let mut command = Command::new(path);
-    command
-        .arg("create")
-        .env_clear()
-        .stdin(memory_file("plan", &json)?)
-        .stdout(Stdio::null())
-        .stderr(said.try_clone().map_err(Error::system("make diagnostics"))?)
-        .fd_mappings(vec![
-            mapping(theirs.into(), FD_STATUS),
-            mapping(guest.stdin, FD_STDIN),
-            mapping(guest.stdout, FD_STDOUT),
-            mapping(guest.stderr, FD_STDERR),
-        ])
-        .map_err(|error| Error::system("map descriptors")(io::Error::other(error)))?;
-    let child = command.spawn().map_err(|source| Error::RunRunner { path: path.to_owned(), source })?;
-    let runner = Child::new(child.id().cast_signed())?;
-    let status = UnixStream::from_std(ours).map_err(Error::system("watch status stream"))?;
-    Ok((runner, status, said))
-}
-
-/// A file without a name, at its start.
-fn memory_file(name: &str, bytes: &[u8]) -> Result<File, Error> {
-    let failed = Error::system::<io::Error>("make memory file");
-    let name = CString::new(name).map_err(|error| failed(error.into()))?;
-    let fd = rustix::fs::memfd_create(&*name, rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-    let mut file = File::from(fd);
-    file.write_all(bytes).and_then(|()| file.rewind()).map_err(failed)?;
-    Ok(file)
-}
-
-/// The next line, or `None` where the other side ended without one.
-async fn next_status(stream: &mut BufReader<UnixStream>) -> Result<Option<Status>, Error> {
-    let mut line = String::new();
-    match stream.read_line(&mut line).await {
-        Ok(0) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-        Err(error) => Err(Error::system("read status")(error)),
-        Ok(_) => serde_json::from_str(&line).map(Some).map_err(|e| Error::system("read status")(io::Error::from(e))),
-    }
-}
-
-/// Connects to libcontainer's start socket. By descriptor: a bundle's path may be longer than a socket's name may be.
-fn signal_start(state: &Path) -> Result<(), Error> {
-    let folder = File::open(state).map_err(Error::system("open container state"))?;
-    let socket = format!("/proc/self/fd/{}/{START_SOCKET}", folder.as_raw_fd());
-    // The init, which nobody but us starts, waits in accept; it reads until we close.
-    let mut stream = StdUnixStream::connect(socket).map_err(Error::system("signal start"))?;
-    stream.write_all(b"start container").map_err(Error::system("signal start"))
-}
-
-/// The first line of a runner's diagnostics, which is the innermost cause that libcontainer traced.
-fn innermost(said: &mut File) -> String {
-    let mut text = String::new();
-    let read = said.rewind().and_then(|()| said.read_to_string(&mut text));
-    match read {
-        Ok(_) => text.lines().find(|line| !line.is_empty()).unwrap_or_default().to_owned(),
-        Err(_) => String::new(),
-    }
-}
-
-fn with_details(message: String, details: &str) -> String {
-    if details.is_empty() || message.contains(details) { message } else { format!("{message} ({details})") }
 }

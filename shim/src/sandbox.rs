@@ -1,9 +1,11 @@
 //! What the task service needs of a container, whoever runs it: a runner process, or a stub in tests.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use containerd_shim_protos::{protobuf::well_known_types::any::Any, types::mount::Mount};
+
+pub(crate) use lighter_launch::Exit;
 
 use crate::{error::Error, stdio::StdioPaths};
 
@@ -15,14 +17,6 @@ pub(crate) struct CreateRequest {
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) stdio: StdioPaths,
     pub(crate) systemd_cgroup: bool,
-}
-
-/// How an init ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Exit {
-    /// The exit code, or 128 + n after signal n.
-    pub(crate) status: u32,
-    pub(crate) at: SystemTime,
 }
 
 /// Makes sandboxes.

@@ -15,6 +15,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use lighter_launch::GuestStdio;
+
 use crate::error::Error;
 
 /// The streams' names, as containerd gives them. Empty means none.
@@ -23,13 +25,6 @@ pub(crate) struct StdioPaths {
     pub(crate) stdin: String,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-}
-
-/// The guest's ends.
-pub(crate) struct GuestStdio {
-    pub(crate) stdin: OwnedFd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
 }
 
 /// The daemon's ends.

@@ -312,7 +312,7 @@ mod tests {
         async fn create(&self, request: &CreateRequest) -> Result<Stub, Error> {
             tokio::task::yield_now().await;
             match request.id.as_str() {
-                "bad" => Err(Error::Guest("no such thing".to_owned())),
+                "bad" => Err(lighter_launch::Error::Guest("no such thing".to_owned()).into()),
                 id => {
                     Ok(Stub { id: id.to_owned(), exit: watch::Sender::new(None), removed: Arc::clone(&self.removed) })
                 }
@@ -333,7 +333,7 @@ mod tests {
             }
             if self.id == "unstartable" {
                 self.exit.send_replace(Some(ended(255)));
-                return Err(Error::Guest("seal".to_owned()));
+                return Err(lighter_launch::Error::Guest("seal".to_owned()).into());
             }
             Ok(())
         }
@@ -421,7 +421,7 @@ mod tests {
     async fn a_failed_creation_frees_the_id_and_two_at_once_do_not_share_one() {
         let (tasks, topics) = tasks();
         for _ in 0..2 {
-            assert!(matches!(tasks.create(request("bad")).await, Err(Error::Guest(_))));
+            assert!(matches!(tasks.create(request("bad")).await, Err(Error::Launch(lighter_launch::Error::Guest(_)))));
         }
         let (first, second) = tokio::join!(tasks.create(request("a")), tasks.create(request("a")));
         assert!(first.is_ok());
@@ -447,7 +447,7 @@ mod tests {
         tasks.create(request("never started")).await.unwrap();
         assert_eq!(tasks.delete("never started").await.unwrap().1.status, 137);
         tasks.create(request("unstartable")).await.unwrap();
-        assert!(matches!(tasks.start("unstartable").await, Err(Error::Guest(_))));
+        assert!(matches!(tasks.start("unstartable").await, Err(Error::Launch(lighter_launch::Error::Guest(_)))));
         assert_eq!(tasks.wait("unstartable").await.unwrap().status, 255);
         let starts = seen(&topics).iter().filter(|t| *t == "start").count();
         assert_eq!(starts, 1, "what failed to start is not reported as started");

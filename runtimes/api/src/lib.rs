@@ -5,12 +5,14 @@
 //! [`Backend::run`] there. Beside the contract, what daemon and runner have in common: the status protocol, and giving
 //! memory back. Must not know: any engine, containers, containerd.
 
+pub mod fetch;
 pub mod protocol;
 pub mod resident;
 
 use std::{fs::File, path::PathBuf};
 
-pub use lighter_oci::{Guest, Kind};
+pub use lighter_oci::{Guest, Kind, Network};
+use serde::{Deserialize, Serialize};
 
 /// The commit that the binaries were built from, or `unknown` outside a git checkout; for `--version`.
 pub const COMMIT: &str = match option_env!("LIGHTER_COMMIT") {
@@ -25,6 +27,9 @@ pub trait Backend: 'static {
 
     /// Who this is.
     fn identity(&self) -> Identity;
+
+    /// What it can run, for those who choose between engines.
+    fn supports(&self) -> Supports;
 
     /// Turns code into something that [`Self::run`] can start at once.
     ///
@@ -58,6 +63,31 @@ pub struct Identity {
     pub compiler: Option<Compiler>,
 }
 
+/// What an engine can run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supports {
+    /// Whether it runs components.
+    pub components: bool,
+    /// Modules whose functions it provides to core modules, such as `wasi_snapshot_preview1`.
+    pub imports: Vec<String>,
+    /// Prefixes of the interfaces that it provides to components, such as `wasi:cli/`.
+    pub worlds: Vec<String>,
+    /// WebAssembly's proposals, as tools name them: `bulk-memory`.
+    pub features: Vec<String>,
+}
+
+/// What a runner says of itself: `lighter-ENGINE about` prints it as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// As users write it, such as `wasmtime`.
+    pub name: String,
+    /// The engine's own version.
+    pub version: String,
+    /// What it can run.
+    #[serde(flatten)]
+    pub supports: Supports,
+}
+
 /// A program that compiles for an engine.
 #[derive(Clone, Debug)]
 pub struct Compiler {
@@ -66,6 +96,8 @@ pub struct Compiler {
     pub program: &'static str,
     /// Engines with the same fingerprint load each other's code; a folder name.
     pub fingerprint: String,
+    /// Whether it knows `--baseline`: code that is made many times faster and runs slower, which the same engine loads.
+    pub baseline: bool,
 }
 
 /// What an engine loads.

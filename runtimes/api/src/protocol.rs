@@ -22,6 +22,10 @@ pub enum Status {
     Created {
         /// The init's process id, in the daemon's PID namespace.
         pid: i32,
+        /// What there is to tell of how the guest's code came about, for the log; a line each.
+        notes: Vec<String>,
+        /// The process that makes better code in the background. It becomes a child of the daemon's.
+        background: Option<u32>,
     },
     /// The guest's first instruction is next.
     Started,

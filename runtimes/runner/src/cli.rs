@@ -2,19 +2,20 @@
 
 use std::{
     env, io,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
+    path::Path,
     process::ExitCode,
 };
 
-use lighter_oci::Plan;
+use lighter_oci::{Module, Plan};
 use lighter_runtime_api::{
-    Backend, COMMIT,
+    About, Backend, COMMIT,
     protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status},
 };
 use nix::sys::signal::Signal;
 
 use crate::{
-    Error,
+    Error, background, compile,
     create::{Stdio, create},
     diagnostics, signals,
     status::StatusStream,
@@ -27,6 +28,16 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["create"] => run_create(backend),
+        ["compile", ref options @ ..] => run_compile(&backend, options),
+        ["about"] => {
+            let about = About {
+                name: identity.name.to_owned(),
+                version: identity.version.to_owned(),
+                supports: backend.supports(),
+            };
+            println!("{}", serde_json::to_string_pretty(&about).unwrap_or_default());
+            ExitCode::SUCCESS
+        }
         ["--version" | "-V"] => {
             println!(
                 "lighter-{} {} ({}), {} {}",
@@ -44,15 +55,72 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
                  The shim starts it as `lighter-{} create`, with the plan on standard input and the container's\n\
                  streams on descriptors {FD_STATUS} to {FD_STDERR}. To run an image, use the shim:\n\n  \
                  docker run --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE\n  \
-                 ctr run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE NAME",
-                identity.name, identity.version, identity.name
+                 ctr run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE NAME\n\n\
+                 `lighter-{} about` prints what the engine can run. {COMPILE_USAGE}",
+                identity.name, identity.version, identity.name, identity.name
             );
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("lighter-{}: expected `create`, `--version` or `--help`", identity.name);
+            eprintln!("lighter-{}: expected `create`, `compile`, `about`, `--version` or `--help`", identity.name);
             ExitCode::from(2)
         }
+    }
+}
+
+const COMPILE_USAGE: &str = "\
+`compile --cache FOLDER --cache-bytes N [--background] < MODULE`\nfills the cache with the module's code, and prints its \
+digest and whether it had to be made, as JSON.";
+
+/// `lighter compile` and the runner itself start this.
+fn run_compile<B: Backend>(backend: &B, options: &[&str]) -> ExitCode {
+    let identity = backend.identity();
+    let filled = (|| {
+        let Some(compiler) = &identity.compiler else {
+            return Err(Error::Usage("this engine interprets modules: there is nothing to compile"));
+        };
+        let (cache, cache_bytes, in_background) =
+            compile_options(options).ok_or(Error::Usage("wrong options of `compile`; see --help"))?;
+        if in_background {
+            background::step_back().map_err(Error::StepBack)?;
+        }
+        let module = io::stdin().as_fd().try_clone_to_owned();
+        let module = module.map_err(|source| Error::ReadModule { path: "standard input".into(), source })?;
+        let module = Module::of_file(module.into(), "standard input", None)?;
+        compile::fill(compiler, cache, cache_bytes, module, in_background)
+    })();
+    match filled {
+        Ok((digest, made)) => {
+            println!("{}", serde_json::json!({ "digest": digest, "made": made }));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("lighter-{}: {error}", identity.name);
+            if matches!(error, Error::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Folder and size of the cache, and whether nobody waits.
+fn compile_options<'a>(mut options: &'a [&'a str]) -> Option<(&'a Path, u64, bool)> {
+    let (mut cache, mut bytes, mut in_background) = (None, None, false);
+    loop {
+        options = match options {
+            [] => return Some((cache?, bytes?, in_background)),
+            ["--cache", folder, rest @ ..] => {
+                cache = Some(Path::new(*folder));
+                rest
+            }
+            ["--cache-bytes", number, rest @ ..] => {
+                bytes = Some(number.parse().ok()?);
+                rest
+            }
+            ["--background", rest @ ..] => {
+                in_background = true;
+                rest
+            }
+            _ => return None,
+        };
     }
 }
 
@@ -70,8 +138,8 @@ fn run_create<B: Backend>(backend: B) -> ExitCode {
         create(backend, plan, stdio, status)
     })();
     match created {
-        Ok(pid) => {
-            report.send(&Status::Created { pid });
+        Ok(created) => {
+            report.send(&created);
             ExitCode::SUCCESS
         }
         Err(error) => {

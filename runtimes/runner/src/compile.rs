@@ -1,39 +1,158 @@
 //! Gets native code for a module: from the cache, or from the engine's compiler, which is a process of its own.
+//!
+//! A large module starts on code that was made in one pass, while a process of low priority makes the better code that
+//! the next start finds.
 
 use std::{
     env,
     fs::File,
-    io,
+    io::{self, Seek},
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{Command, Stdio},
 };
 
-use lighter_oci::{Cache, Entry, Key, Module, Plan};
+use lighter_oci::{Cache, Entry, Key, Module, Plan, Tier};
 use lighter_runtime_api::{Backend, Code, Compiler, Error as EngineError};
 
-use crate::Error;
+use crate::{Error, background};
+
+/// Bytes of a module from which on its first start does not wait for the optimiser, which takes some 0.4 s for each MB.
+const LARGE: u64 = 1 << 20;
+/// Asks a compiler for code that is made quickly.
+const BASELINE: &str = "--baseline";
+
+/// What the engine loaded, and what there is to tell about how its code came about.
+pub(crate) struct Compiled<L> {
+    pub(crate) loaded: L,
+    /// For the log, a line each.
+    pub(crate) notes: Vec<String>,
+    /// Id of the process that makes better code.
+    pub(crate) background: Option<u32>,
+}
 
 /// Loads the guest's module, compiling it first where the engine needs that and nobody did it before.
-pub(crate) fn load<B: Backend>(backend: &B, plan: &Plan, mut module: Module) -> Result<B::Loaded, Error> {
+pub(crate) fn load<B: Backend>(backend: &B, plan: &Plan, mut module: Module) -> Result<Compiled<B::Loaded>, Error> {
     let identity = backend.identity();
-    let path = module.path.clone();
-    let refused = |source| Error::Load { module: path.clone(), source };
     let Some(compiler) = identity.compiler else {
-        let code = Code { kind: module.kind, file: module.file, path: module.path };
-        return backend.load(code, &plan.guest).map_err(refused);
+        let path = module.path.clone();
+        let code = Code { kind: module.kind, file: module.file, path: path.clone() };
+        let loaded = backend.load(code, &plan.guest).map_err(|source| Error::Load { module: path, source })?;
+        return Ok(Compiled { loaded, notes: Vec::new(), background: None });
     };
     let cache = Cache::open(&plan.cache, plan.cache_bytes)?;
     let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
-    let key = Key { fingerprint: compiler.fingerprint.clone(), digest };
-    let entry = compiled(&cache, &key, &compiler, &module)?;
-    match backend.load(code(module.kind, &entry)?, &plan.guest) {
+    let key = Key { fingerprint: compiler.fingerprint.clone(), digest, tier: Tier::Optimised };
+    let work = Work { cache: &cache, key, compiler: &compiler, module: &module };
+
+    let mut notes = Vec::new();
+    let (mut entry, mut tier) = work.code(&mut notes)?;
+    let mut loaded = backend.load(code(module.kind, &entry)?, &plan.guest);
+    if matches!(loaded, Err(EngineError::StaleCode { .. })) && !entry.made {
         // Sound, but made by another engine or for another CPU: throw it away and make it here.
-        Err(EngineError::StaleCode { .. }) if !entry.made => {
-            cache.discard(&entry)?;
-            let entry = compiled(&cache, &key, &compiler, &module)?;
-            backend.load(code(module.kind, &entry)?, &plan.guest).map_err(refused)
+        cache.discard(&entry)?;
+        (entry, tier) = work.code(&mut notes)?;
+        loaded = backend.load(code(module.kind, &entry)?, &plan.guest);
+    }
+    let loaded = loaded.map_err(|source| Error::Load { module: module.path.clone(), source })?;
+    let background = if tier == Tier::Baseline { work.improve(plan, &mut notes)? } else { None };
+    Ok(Compiled { loaded, notes, background })
+}
+
+/// Fills the cache with optimised code for a module. Returns its digest, and whether it had to be made.
+///
+/// In the background it takes its turn, and leaves a module to whoever compiles it already.
+pub(crate) fn fill(
+    compiler: &Compiler,
+    cache: &Path,
+    cache_bytes: u64,
+    mut module: Module,
+    in_background: bool,
+) -> Result<(String, bool), Error> {
+    let cache = Cache::open(cache, cache_bytes)?;
+    let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
+    let key = Key { fingerprint: compiler.fingerprint.clone(), digest: digest.clone(), tier: Tier::Optimised };
+    let _turn = if in_background { Some(cache.background_turn()?) } else { None };
+    let work = Work { cache: &cache, key, compiler, module: &module };
+    let made = work.make(Tier::Optimised);
+    if let Err(error @ Error::Compile { .. }) = &made
+        && in_background
+    {
+        cache.note_failure(&work.key, &error.to_string())?;
+    }
+    // Whoever runs on the baseline code has it open.
+    let made = made?.made;
+    cache.remove(&work.key.of_tier(Tier::Baseline))?;
+    Ok((digest, made))
+}
+
+/// One module's code: where it is kept and how it is made.
+struct Work<'a> {
+    cache: &'a Cache,
+    /// Of the optimised code.
+    key: Key,
+    compiler: &'a Compiler,
+    module: &'a Module,
+}
+
+impl Work<'_> {
+    /// The best code that there is soon.
+    fn code(&self, notes: &mut Vec<String>) -> Result<(Entry, Tier), Error> {
+        if let Some(entry) = self.cache.get(&self.key)? {
+            return Ok((entry, Tier::Optimised));
         }
-        loaded => loaded.map_err(refused),
+        if self.compiler.baseline && self.module.len >= LARGE {
+            match self.baseline()? {
+                Ok(entry) => return Ok((entry, Tier::Baseline)),
+                Err(why) => notes.push(format!(
+                    "module sha256:{}: no baseline code, so its first start waited for the optimiser: {why}",
+                    self.key.digest
+                )),
+            }
+        }
+        Ok((self.make(Tier::Optimised)?, Tier::Optimised))
+    }
+
+    /// Baseline code, or why there is none.
+    fn baseline(&self) -> Result<Result<Entry, String>, Error> {
+        let key = self.key.of_tier(Tier::Baseline);
+        if let Some(why) = self.cache.failure(&key)? {
+            return Ok(Err(why));
+        }
+        match self.make(Tier::Baseline) {
+            Err(Error::Compile { why, .. }) => {
+                self.cache.note_failure(&key, &why)?;
+                Ok(Err(why))
+            }
+            made => made.map(Ok),
+        }
+    }
+
+    fn make(&self, tier: Tier) -> Result<Entry, Error> {
+        self.cache.get_or_make(&self.key.of_tier(tier), |output| run(self.compiler, tier, self.module, output))
+    }
+
+    /// Has better code made, unless somebody does so already or it failed a short while ago.
+    fn improve(&self, plan: &Plan, notes: &mut Vec<String>) -> Result<Option<u32>, Error> {
+        let name = format!("module sha256:{}", self.key.digest);
+        if let Some(why) = self.cache.failure(&self.key)? {
+            notes.push(format!("{name}: runs on baseline code, because the optimiser failed: {why}"));
+            return Ok(None);
+        }
+        if self.cache.is_being_made(&self.key)? {
+            return Ok(None);
+        }
+        notes.push(format!("{name}: runs on baseline code; optimised code is being made for its next start"));
+        background::compile(self.copy()?, &plan.cache, plan.cache_bytes).map(Some)
+    }
+
+    /// The module in a file of its own: an open file would keep the container's root filesystem busy after its end.
+    fn copy(&self) -> Result<File, Error> {
+        let mut copy = self.cache.scratch()?;
+        let copied =
+            rewound(&self.module.file).and_then(|mut file| io::copy(&mut file, &mut copy)).and_then(|_| copy.rewind());
+        copied.map_err(|source| Error::ReadModule { path: self.module.path.clone(), source })?;
+        Ok(copy)
     }
 }
 
@@ -42,16 +161,13 @@ fn code(kind: lighter_oci::Kind, entry: &Entry) -> Result<Code, Error> {
     Ok(Code { kind, file, path: entry.path.clone() })
 }
 
-fn compiled(cache: &Cache, key: &Key, compiler: &Compiler, module: &Module) -> Result<Entry, Error> {
-    cache.get_or_make(key, |output| run(compiler, module, output))
-}
-
 /// Runs the compiler: the module on its standard input, code to `output`. It bounds and seals itself.
-fn run(compiler: &Compiler, module: &Module, output: &File) -> Result<(), Error> {
+fn run(compiler: &Compiler, tier: Tier, module: &Module, output: &File) -> Result<(), Error> {
     let runner = env::current_exe().unwrap_or_default();
     let path = runner.with_file_name(compiler.program);
-    let failed = |source| Error::RunCompiler { path: path.clone(), source };
+    let failed = |source| Error::RunProgram { path: path.clone(), source };
     let result = Command::new(&path)
+        .args((tier == Tier::Baseline).then_some(BASELINE))
         .env_clear()
         .stdin(rewound(&module.file).map_err(failed)?)
         .stdout(output.try_clone().map_err(failed)?)
@@ -74,6 +190,6 @@ fn run(compiler: &Compiler, module: &Module, output: &File) -> Result<(), Error>
 }
 
 fn rewound(mut file: &File) -> io::Result<File> {
-    io::Seek::rewind(&mut file)?;
+    file.rewind()?;
     file.try_clone()
 }

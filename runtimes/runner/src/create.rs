@@ -11,10 +11,18 @@ use std::{
 };
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
-use lighter_oci::{Module, Plan};
-use lighter_runtime_api::Backend;
+use lighter_oci::Plan;
+use lighter_runtime_api::{Backend, protocol::Status};
 
-use crate::{Error, compile, init::Init, seal::Seal, status::StatusStream};
+use crate::{
+    Error,
+    compile::{self, Compiled},
+    init::Init,
+    layer,
+    seal::Seal,
+    status::StatusStream,
+    user_namespace,
+};
 
 /// The guest's standard streams, as inherited from the daemon.
 pub(crate) struct Stdio {
@@ -23,22 +31,25 @@ pub(crate) struct Stdio {
     pub(crate) stderr: OwnedFd,
 }
 
-/// Builds the sandbox. Returns the init's pid, as this process sees it.
-pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<i32, Error> {
-    let module = Module::find(&plan.rootfs, &plan.entrypoint, &plan.guest.cwd, plan.path_env())?;
+/// Builds the sandbox. Returns what to tell the daemon: the init's pid, as this process sees it.
+pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
+    let module = layer::find(&plan)?;
     make_working_directory(&plan)?;
 
     let before = open_descriptors()?;
-    let loaded = compile::load(&backend, &plan, module)?;
+    let Compiled { loaded, notes, background } = compile::load(&backend, &plan, module)?;
     // What the engine holds on to: the file that its code and memory images are mapped from.
     let mut keep: BTreeSet<RawFd> = open_descriptors()?.difference(&before).map(|(fd, _)| *fd).collect();
     keep.extend([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO, status.as_raw_fd()]);
 
-    let Plan { id, state, sandbox, seccomp, apparmor, cgroup, guest, .. } = plan;
-    let seal = Seal::new(keep, seccomp, apparmor, guest.grants.network)?;
+    if plan.user_namespace {
+        user_namespace::enter()?;
+    }
+    let Plan { id, state, sandbox, seccomp, apparmor, cgroup, guest, tethered, .. } = plan;
+    let seal = Seal::new(keep, seccomp, apparmor, &guest.grants.network)?;
     write_state(&state, &sandbox)?;
     let container = ContainerBuilder::new(id, SyscallType::default())
-        .with_executor(Init::new(backend, loaded, guest, seal, status))
+        .with_executor(Init::new(backend, loaded, guest, seal, status, tethered))
         .with_root_path(&state)?
         .with_stdin(stdio.stdin)
         .with_stdout(stdio.stdout)
@@ -47,7 +58,8 @@ pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: S
         .with_systemd(cgroup.systemd)
         .with_detach(true)
         .build()?;
-    container.pid().map(|pid| pid.as_raw()).ok_or_else(|| Error::Sandbox("it has no init process".to_owned()))
+    let pid = container.pid().ok_or_else(|| Error::Sandbox("it has no init process".to_owned()))?.as_raw();
+    Ok(Status::Created { pid, notes, background })
 }
 
 /// Makes the working directory in the rootfs, as other runtimes do.

@@ -30,9 +30,9 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
-    /// The compiler can't be run.
-    #[error("run compiler {path}: {source}; is Lighter installed completely?")]
-    RunCompiler {
+    /// The compiler, the fetcher or the runner itself can't be run.
+    #[error("run {path}: {source}; is Lighter installed completely?")]
+    RunProgram {
         /// The executable.
         path: PathBuf,
         /// What the kernel says.
@@ -46,6 +46,31 @@ pub enum Error {
         /// One line.
         why: String,
     },
+    /// The container's image could not be looked at, or its module could not be read.
+    #[error("get the module of container {container} from its image: {why}")]
+    Fetch {
+        /// Its id.
+        container: String,
+        /// One line.
+        why: String,
+    },
+    /// There is no module in the root filesystem, and no image that could have it as a layer.
+    #[error(
+        "{reason}; containerd knows of no image for container {container} that could hold it as a layer of its own \
+         (`ctr run --rootfs` and Docker before 27 name none)"
+    )]
+    NoImage {
+        /// What is wrong with the root filesystem.
+        reason: lighter_oci::Error,
+        /// The container's id.
+        container: String,
+    },
+    /// The command line of `compile` is wrong.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// The process can't lower its priority.
+    #[error("step back: {0}")]
+    StepBack(#[source] io::Error),
     /// The working directory isn't there and can't be made.
     #[error("create working directory {path}: {why}")]
     WorkingDirectory {
@@ -64,6 +89,16 @@ pub enum Error {
         path: PathBuf,
         /// What the kernel says.
         source: io::Error,
+    },
+    /// The runner is not root, and may not become root in a namespace of its own.
+    #[error("run without root: {operation}: {why}; {cure}, or run it as root")]
+    UserNamespace {
+        /// Such as `make a user namespace`.
+        operation: &'static str,
+        /// What the kernel says.
+        why: String,
+        /// What would allow it.
+        cure: String,
     },
     /// libcontainer could not build the sandbox.
     #[error("build sandbox: {0}")]

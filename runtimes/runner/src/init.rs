@@ -11,6 +11,7 @@ use std::{
 
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use lighter_runtime_api::{Backend, Guest, Outcome, protocol::Status};
+use nix::sys::{prctl, signal::Signal};
 use oci_spec::runtime::Spec;
 
 use crate::{seal::Seal, signals, status::StatusStream};
@@ -31,11 +32,19 @@ struct Payload<B: Backend> {
     guest: Guest,
     seal: Seal,
     status: StatusStream,
+    tethered: bool,
 }
 
 impl<B: Backend> Init<B> {
-    pub(crate) fn new(backend: B, loaded: B::Loaded, guest: Guest, seal: Seal, status: StatusStream) -> Self {
-        Self(Rc::new(RefCell::new(Some(Payload { backend, loaded, guest, seal, status }))))
+    pub(crate) fn new(
+        backend: B,
+        loaded: B::Loaded,
+        guest: Guest,
+        seal: Seal,
+        status: StatusStream,
+        tethered: bool,
+    ) -> Self {
+        Self(Rc::new(RefCell::new(Some(Payload { backend, loaded, guest, seal, status, tethered }))))
     }
 }
 
@@ -65,10 +74,14 @@ impl<B: Backend> Executor for Init<B> {
 impl<B: Backend> Payload<B> {
     /// Returns the process's exit code.
     fn run(self) -> i32 {
-        let Self { backend, loaded, guest, seal, status } = self;
+        let Self { backend, loaded, guest, seal, status, tethered } = self;
         // What `ps` and `top` show; libcontainer left its own.
         if let Ok(name) = CString::new(format!("lighter-{}", backend.identity().name)) {
-            let _ = nix::sys::prctl::set_name(&name);
+            let _ = prctl::set_name(&name);
+        }
+        // Only now: the runner was the parent until it ended, and its end would have counted.
+        if tethered && (prctl::set_pdeathsig(Signal::SIGKILL).is_err() || status.is_abandoned()) {
+            return NOT_STARTED;
         }
         let status = Rc::new(RefCell::new(Some(status)));
         let report = Rc::clone(&status);

@@ -9,16 +9,19 @@
 //! nothing to clean up. **Invariant:** the process is single-threaded until the guest runs; what forks must be.
 //! Must not know: any engine, containerd.
 
+mod background;
 mod cli;
 mod compile;
 mod create;
 mod diagnostics;
 mod error;
 mod init;
+mod layer;
 
 pub mod seal;
 mod signals;
 mod status;
+mod user_namespace;
 
 pub use cli::main;
 pub use error::Error;

@@ -2,8 +2,11 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    io::{self, Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
 };
 
 use lighter_runtime_api::protocol::Status;
@@ -30,6 +33,21 @@ impl StatusStream {
             (&self.0).write_all(&line)
         });
         drop(sent);
+    }
+}
+
+impl StatusStream {
+    /// Whether nobody is left to report to.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let ended = || -> io::Result<bool> {
+            let mut stream = UnixStream::from(OwnedFd::from(self.0.try_clone()?));
+            stream.set_nonblocking(true)?;
+            // Nothing is ever sent this way: there is an end, or nothing.
+            let ended = matches!(stream.read(&mut [0]), Ok(0));
+            stream.set_nonblocking(false)?;
+            Ok(ended)
+        };
+        ended().unwrap_or(true)
     }
 }
 

@@ -5,11 +5,13 @@
 use std::{
     env,
     fs::File,
-    io::{Error, Result},
+    io::{Error, ErrorKind, Result},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::{Command, Stdio},
 };
 
 use lighter_runner::seal::{self, Allowed};
+use lighter_runtime_api::Network;
 
 /// Says to the child which seal to apply.
 const SEAL: &str = "LIGHTER_TEST_SEAL";
@@ -35,7 +37,25 @@ fn allowed(said: &str) -> Vec<&str> {
 
 #[test]
 fn a_guest_can_open_files_and_internet_sockets_and_little_else() {
-    assert_eq!(allowed(&child("guest")), ["data memory", "file", "internet socket", "signal to itself", "thread"]);
+    assert_eq!(
+        allowed(&child("guest")),
+        [
+            "UDP socket",
+            "connection",
+            "data memory",
+            "file",
+            "internet socket",
+            "message to an address",
+            "signal to itself",
+            "thread"
+        ]
+    );
+}
+
+#[test]
+fn a_guest_that_listens_can_not_connect() {
+    let attempts = ["data memory", "file", "internet socket", "signal to itself", "thread"];
+    assert_eq!(allowed(&child("guest that listens")), attempts);
 }
 
 #[test]
@@ -51,9 +71,14 @@ fn a_compiler_can_compute() {
 #[test]
 #[ignore = "run by the other tests, in a process of its own"]
 fn sealed_child() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // The seal may close it.
+    std::mem::forget(listener);
     match env::var(SEAL).unwrap_or_default().as_str() {
-        "guest" => Allowed::guest(true).load().unwrap(),
-        "guest without network" => Allowed::guest(false).load().unwrap(),
+        "guest" => Allowed::guest(&Network::All).load().unwrap(),
+        "guest that listens" => Allowed::guest(&Network::Listen(Vec::new())).load().unwrap(),
+        "guest without network" => Allowed::guest(&Network::None).load().unwrap(),
         "compute" => seal::compute_only().unwrap(),
         other => panic!("no such seal: {other:?}"),
     }
@@ -63,6 +88,9 @@ fn sealed_child() {
     attempt("program", || Command::new("/bin/true").status().map(drop));
     attempt("thread", || std::thread::Builder::new().spawn(|| ()).map(drop));
     attempt("internet socket", || call(|| unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) }));
+    attempt("UDP socket", || UdpSocket::bind("127.0.0.1:0").map(drop));
+    attempt("connection", || TcpStream::connect(address).map(drop));
+    attempt("message to an address", || send_to(address));
     attempt("unix socket", || call(|| unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0) }));
     attempt("netlink socket", || call(|| unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0) }));
     attempt("data memory", || map(libc::PROT_READ | libc::PROT_WRITE));
@@ -86,6 +114,22 @@ fn attempt(name: &str, what: impl FnOnce() -> Result<()>) {
 
 fn call(what: impl FnOnce() -> i32) -> Result<()> {
     if what() == -1 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A stream socket that is not connected takes no message; that it was asked says that the call went through.
+fn send_to(address: SocketAddr) -> Result<()> {
+    let mut name: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    name.sin_family = libc::AF_INET as libc::sa_family_t;
+    name.sin_port = address.port().to_be();
+    let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    let sent = call(|| unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        libc::sendto(socket, [0u8].as_ptr().cast(), 1, libc::MSG_NOSIGNAL, (&raw const name).cast(), len) as i32
+    });
+    match sent {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        sent => sent,
+    }
 }
 
 fn map(protection: i32) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, Outcome, Ready};
+use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, Outcome, Ready, Supports};
 use wasmtime_wasi::I32Exit;
 
 use crate::{component::LoadedComponent, module::LoadedModule};
@@ -30,7 +30,25 @@ impl Backend for Wasmtime {
             compiler: Some(Compiler {
                 program: "lighter-compile",
                 fingerprint: lighter_wasmtime_engine::fingerprint(),
+                baseline: true,
             }),
+        }
+    }
+
+    fn supports(&self) -> Supports {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Supports {
+            components: true,
+            imports: owned(&["wasi_snapshot_preview1"]),
+            worlds: owned(&[
+                "wasi:cli/",
+                "wasi:clocks/",
+                "wasi:filesystem/",
+                "wasi:io/",
+                "wasi:random/",
+                "wasi:sockets/",
+            ]),
+            features: lighter_wasmtime_engine::features(),
         }
     }
 

@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lighter_runtime_api::{Error, Guest};
+use lighter_runtime_api::{Error, Guest, Network};
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder, sockets::SocketAddrUse};
 
 use crate::backend::failed;
 
@@ -35,8 +35,19 @@ pub(crate) fn context(guest: &Guest) -> Result<WasiCtxBuilder, Error> {
             wasi.env("PWD", guest.cwd.to_string_lossy());
         }
     }
-    if guest.grants.network {
-        wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+    match &guest.grants.network {
+        Network::All => {
+            wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+        }
+        Network::Listen(_) => {
+            let network = guest.grants.network.clone();
+            wasi.allow_tcp(true).socket_addr_check(move |address, used_for| {
+                let listens = matches!(used_for, SocketAddrUse::TcpBind | SocketAddrUse::TcpListen);
+                let allowed = listens && network.may_listen(address);
+                Box::pin(async move { allowed })
+            });
+        }
+        Network::None => {}
     }
     Ok(wasi)
 }

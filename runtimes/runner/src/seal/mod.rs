@@ -15,7 +15,7 @@ use std::{
     os::fd::{AsRawFd, RawFd},
 };
 
-use lighter_runtime_api::resident::FilePages;
+use lighter_runtime_api::{Network, resident::FilePages};
 use oci_spec::runtime::LinuxSeccomp;
 
 use crate::Error;
@@ -35,7 +35,7 @@ pub struct Seal {
 
 impl Seal {
     /// Prepares a seal on the host. `keep` are the descriptors that stay open; `profile` and `apparmor` are the
-    /// container's own profiles, which come on top of the seal's filter; `network` allows internet sockets.
+    /// container's own profiles, which come on top of the seal's filter; `network` says which sockets it leaves.
     ///
     /// # Errors
     /// `/proc` can't be opened, or the seccomp profile asks for a listener, which nobody would answer.
@@ -43,7 +43,7 @@ impl Seal {
         keep: BTreeSet<RawFd>,
         profile: Option<LinuxSeccomp>,
         apparmor: Option<String>,
-        network: bool,
+        network: &Network,
     ) -> Result<Self, Error> {
         let proc = File::open("/proc").map_err(failed("open /proc"))?;
         if profile.as_ref().is_some_and(libcontainer::seccomp::is_notify) {

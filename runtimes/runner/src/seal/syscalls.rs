@@ -2,6 +2,7 @@
 
 use libcontainer::seccomp::initialize_seccomp;
 use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use lighter_oci::Network;
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::failed;
@@ -94,49 +95,55 @@ const FILES: &[&str] = &[
     "utimensat",
 ];
 
-/// Internet sockets; `socket` itself is allowed by its first argument.
-const NETWORK: &[&str] = &[
+/// Accepting TCP connections; `socket` itself and `sendto`, which can also connect, are allowed by their arguments.
+const LISTEN: &[&str] = &[
     "accept",
     "accept4",
     "bind",
-    "connect",
     "getpeername",
     "getsockname",
     "getsockopt",
     "listen",
     "recvfrom",
-    "recvmmsg",
-    "recvmsg",
-    "sendmmsg",
-    "sendmsg",
-    "sendto",
     "setsockopt",
     "shutdown",
 ];
+
+/// What internet sockets take beyond [`LISTEN`].
+const CONNECT: &[&str] = &["connect", "recvmmsg", "recvmsg", "sendmmsg", "sendmsg", "sendto"];
 
 /// A list of system calls, and the rules for those that depend on their arguments.
 #[derive(Clone, Debug)]
 pub struct Allowed {
     names: Vec<&'static str>,
     files: bool,
-    network: bool,
+    sockets: Sockets,
+}
+
+/// Which internet sockets there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sockets {
+    None,
+    Listen,
+    All,
 }
 
 impl Allowed {
-    /// What an engine needs to run a guest.
+    /// What an engine needs to run a guest. A guest that may only listen can't connect, whatever its engine lets it do.
     #[must_use]
-    pub fn guest(network: bool) -> Self {
-        let mut names = [COMPUTE, FILES].concat();
-        if network {
-            names.extend(NETWORK);
-        }
-        Self { names, files: true, network }
+    pub fn guest(network: &Network) -> Self {
+        let (sockets, calls): (_, &[&[&str]]) = match network {
+            Network::All => (Sockets::All, &[COMPUTE, FILES, LISTEN, CONNECT]),
+            Network::Listen(_) => (Sockets::Listen, &[COMPUTE, FILES, LISTEN]),
+            Network::None => (Sockets::None, &[COMPUTE, FILES]),
+        };
+        Self { names: calls.concat(), files: true, sockets }
     }
 
     /// What a compiler needs between its input and its output.
     #[must_use]
     pub fn compute() -> Self {
-        Self { names: COMPUTE.to_vec(), files: false, network: false }
+        Self { names: COMPUTE.to_vec(), files: false, sockets: Sockets::None }
     }
 
     /// Loads the filter for this thread and all that it starts.
@@ -217,10 +224,19 @@ impl Allowed {
             // An event loop's way to wake itself.
             rules.push(("socketpair", equal(0, -1, libc::AF_UNIX)));
         }
-        if self.network {
-            for family in [libc::AF_INET, libc::AF_INET6] {
-                rules.push(("socket", equal(0, -1, family)));
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let mut arguments = equal(0, -1, family);
+            match self.sockets {
+                Sockets::None => continue,
+                // The type's low four bits; the others are flags. Source: socket(2).
+                Sockets::Listen => arguments.extend(equal(1, 0xf, libc::SOCK_STREAM)),
+                Sockets::All => {}
             }
+            rules.push(("socket", arguments));
+        }
+        if self.sockets == Sockets::Listen {
+            // With an address and MSG_FASTOPEN it would connect.
+            rules.push(("sendto", vec![ScmpArgCompare::new(4, ScmpCompareOp::Equal, 0)]));
         }
         rules
     }

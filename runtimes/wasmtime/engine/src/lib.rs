@@ -4,7 +4,7 @@
 //! `lighter-compile` builds it with Cranelift (feature `compiler`), `lighter-wasmtime` without.
 //! Must not know: WASI, containers, where code is kept.
 
-use wasmtime::{Config, Engine};
+use wasmtime::{Config, Engine, WasmFeatures};
 
 /// Version of the Wasmtime that is linked in, for `--version`.
 pub const WASMTIME_VERSION: &str = env!("LIGHTER_WASMTIME_VERSION");
@@ -27,6 +27,19 @@ fn config() -> Config {
     config
 }
 
+/// WebAssembly's proposals that [`engine`] runs, as tools name them: `bulk-memory`.
+#[must_use]
+pub fn features() -> Vec<String> {
+    // Source: wasmtime's `Config::features`, for the crate features above.
+    let features = WasmFeatures::WASM3
+        | WasmFeatures::GC_TYPES
+        | WasmFeatures::EXCEPTIONS
+        | WasmFeatures::THREADS
+        | WasmFeatures::COMPONENT_MODEL
+        | WasmFeatures::CM_ASYNC;
+    features.iter_names().map(|(name, _)| name.to_ascii_lowercase().replace('_', "-")).collect()
+}
+
 /// Two engines that compile under [`engine`]'s settings but without the features that Winch lacks: Winch, and Cranelift
 /// for comparison. What Winch lacks, both refuse with an error that names it.
 ///
@@ -34,7 +47,7 @@ fn config() -> Config {
 /// As [`engine`]; there is no Winch for this architecture.
 #[cfg(feature = "compiler")]
 pub fn baseline() -> wasmtime::Result<(Engine, Engine)> {
-    use wasmtime::{OptLevel, Strategy, WasmFeatures};
+    use wasmtime::{OptLevel, Strategy};
 
     // Source: wasmtime's `Config::compiler_panicking_wasm_features`.
     let lacking = WasmFeatures::GC

@@ -1,5 +1,4 @@
-//! Children of the daemon, each held by a pidfd: its end is one readiness event, and no signal can hit a stranger with a
-//! reused pid.
+//! Children, each held by a pidfd: its end is one readiness event, and no signal can hit a stranger with a reused pid.
 
 use std::{
     collections::HashSet,
@@ -10,11 +9,12 @@ use std::{
 };
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal, waitid, waitpid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, kill_process, pidfd_open,
+    pidfd_send_signal, waitid, waitpid,
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::{error::Error, sandbox::Exit};
+use crate::Error;
 
 /// Children that somebody waits for.
 static KNOWN: Mutex<Option<HashSet<i32>>> = Mutex::new(None);
@@ -23,16 +23,28 @@ fn known<T>(change: impl FnOnce(&mut HashSet<i32>) -> T) -> T {
     change(KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code, or 128 + n after signal n.
+    pub status: u32,
+    /// When its end was noticed.
+    pub at: SystemTime,
+}
+
 /// A child, or a grandchild that becomes one when its parent ends.
 #[derive(Debug)]
-pub(crate) struct Child {
+pub struct Child {
     pid: Pid,
     handle: AsyncFd<OwnedFd>,
 }
 
 impl Child {
     /// Takes a child in charge. It must not have been reaped.
-    pub(crate) fn new(pid: i32) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// There is no such process, or this is not called within a tokio runtime.
+    pub fn new(pid: i32) -> Result<Self, Error> {
         known(|known| known.insert(pid));
         let open = || -> io::Result<Self> {
             let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("not a pid"))?;
@@ -48,12 +60,14 @@ impl Child {
         })
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its process id, as this process sees it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
     /// Waits for its end and reaps it.
-    pub(crate) async fn exited(&self) -> Exit {
+    pub async fn exited(&self) -> Exit {
         loop {
             let ready = self.handle.readable().await;
             match waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
@@ -74,7 +88,11 @@ impl Child {
         }
     }
 
-    pub(crate) fn kill(&self, signal: Signal) -> Result<(), Error> {
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// [`Error::Finished`] if it has ended.
+    pub fn kill(&self, signal: Signal) -> Result<(), Error> {
         match pidfd_send_signal(&self.handle, signal) {
             Err(rustix::io::Errno::SRCH) => Err(Error::Finished),
             sent => sent.map_err(Error::system("send signal")),
@@ -90,13 +108,27 @@ fn code_of(status: &WaitIdStatus) -> u32 {
 }
 
 /// Reaps children that nobody waits for: what a runner had forked when it was killed half-way.
-pub(crate) fn reap_strangers() {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
-    for children in threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()) {
-        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-            if !known(|known| known.contains(&pid)) {
-                let _ = waitpid(Pid::from_raw(pid), rustix::process::WaitOptions::NOHANG);
-            }
-        }
+pub fn reap_strangers() {
+    for pid in strangers() {
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
     }
+}
+
+/// Kills and reaps children that nobody waits for. For a process that has no other children than its runners'.
+pub fn end_strangers() {
+    for pid in strangers() {
+        // A child that was not reaped keeps its pid, so this hits nobody else.
+        let _ = kill_process(pid, Signal::KILL);
+        let _ = waitpid(Some(pid), WaitOptions::empty());
+    }
+}
+
+fn strangers() -> Vec<Pid> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids: Vec<i32> = lists
+        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    known(|known| pids.into_iter().filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw).collect())
 }
