@@ -11,7 +11,7 @@ export LIGHTER_COMMIT       := $(shell git rev-parse --short=12 HEAD 2>/dev/null
 STAGE   := $(CACHE)/stage
 BINARIES := resident/containerd-shim-lighter-v1 resident/lighter-wasmtime release/lighter-compile release/lighter-fetch release/lighter
 
-.PHONY: help build install install-stage packages test demo bench lint testbed clean
+.PHONY: help build install install-stage packages test demo bench fuzz lint testbed clean
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -47,6 +47,16 @@ demo: install-stage ## Build a hello image from source and run it with ctr and d
 bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json
 	cargo build --release --locked -q -p lighter-tests --bins
 	LIGHTER_DESTDIR=$(STAGE) $(CARGO_TARGET_DIR)/release/bench --json $(CARGO_TARGET_DIR)/bench.json
+
+# Sanitizers are unstable: RUSTC_BOOTSTRAP has them on the stable toolchain.
+FUZZ_SECONDS ?= 60
+fuzz: ## Fuzz what reads strangers' images, a minute each target (FUZZ_SECONDS=)
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@for target in document resolve sniff; do \
+	  corpus=$(CARGO_TARGET_DIR)/fuzz/$$target; mkdir -p $$corpus; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir oci/fuzz $$target $$corpus oci/fuzz/seeds/$$target \
+	    -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 lint: packages ## Formatting, clippy, licences and advisories
 	cargo fmt --all --check

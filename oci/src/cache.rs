@@ -169,6 +169,12 @@ impl Cache {
         }
     }
 
+    /// Its folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     fn folder(&self, key: &Key) -> Result<PathBuf, Error> {
         let folder = self.root.join(&key.fingerprint);
         trusted_folder(&folder)?;
@@ -292,7 +298,7 @@ pub(crate) fn used_now(file: &File) {
     let _ = nix::sys::stat::futimens(file, &now, &omit);
 }
 
-fn is_sound(mut file: &File, key: &Key) -> io::Result<bool> {
+pub(crate) fn is_sound(mut file: &File, key: &Key) -> io::Result<bool> {
     let len = file.metadata()?.len();
     if len < FOOTER {
         return Ok(false);

@@ -4,6 +4,7 @@
 //! Must not know: engines, ttrpc, how a sandbox is built.
 
 mod cache;
+mod cache_list;
 mod error;
 mod grants;
 pub mod image;
@@ -13,6 +14,7 @@ mod plan;
 mod sandbox_spec;
 
 pub use cache::{Cache, Entry, Key, Tier, Turn};
+pub use cache_list::{Listed, What};
 pub use error::Error;
 pub use grants::{Grants, Network};
 pub use module::{Kind, Module, sniff};

@@ -20,6 +20,9 @@ use crate::{
     module::hex,
 };
 
+/// The folder of the modules.
+pub(crate) const MODULES: &str = "modules";
+
 /// The part of the cache folder that holds what images bring.
 #[derive(Debug)]
 pub struct Modules {
@@ -54,7 +57,7 @@ impl Modules {
     /// # Errors
     /// [`Error::CacheUntrusted`] if others could write to it, [`Error::Cache`] if it can't be made.
     pub fn open(root: &Path, max_bytes: u64) -> Result<Self, Error> {
-        let (modules, images) = (root.join("modules"), root.join("images"));
+        let (modules, images) = (root.join(MODULES), root.join("images"));
         trusted_folder(root)?;
         trusted_folder(&modules)?;
         trusted_folder(&images)?;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use lighter_launch::{Folders, Init, Runner, anticipate_move, reap_strangers};
-use lighter_oci::{ANNOTATION_PREFIX, Cgroup, ContainerdImage, Plan, PlanRequest, Source};
+use lighter_oci::{ANNOTATION_PREFIX, Cache, Cgroup, ContainerdImage, Plan, PlanRequest, Source};
 
 use crate::{
     cgroup::{self, Cpuset, Known},
@@ -21,10 +21,6 @@ use crate::{
     stdio::{self, HeldStdio},
 };
 
-/// The folder of compiled code, for all containers of the node.
-const CACHE: &str = "/var/lib/lighter/cache";
-/// Bytes of compiled code that are kept for each engine.
-const CACHE_BYTES: u64 = 4 << 30;
 /// The engines of this build.
 const ENGINES: &[&str] = &["wasmtime"];
 const DEFAULT_ENGINE: &str = "wasmtime";
@@ -149,8 +145,8 @@ impl Runners {
                 container: request.id.clone(),
             }),
             systemd_cgroup: request.systemd_cgroup,
-            cache: Path::new(CACHE),
-            cache_bytes: CACHE_BYTES,
+            cache: Path::new(Cache::NODE),
+            cache_bytes: Cache::NODE_BYTES,
         })?;
         let engine = self.engine(&plan)?;
         let cpuset = Cpuset::take(&mut plan);

@@ -56,7 +56,11 @@ impl<B: Backend> Clone for Init<B> {
 
 impl<B: Backend> Executor for Init<B> {
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        // The runner validated the module before it forked.
+        // The runner validated the module before it forked. What is left is to wait for the start, in libcontainer.
+        if self.0.borrow().as_ref().is_some_and(|payload| payload.tethered) {
+            let bounded = signals::end_unless_started();
+            bounded.map_err(|error| ExecutorValidationError::ArgValidationError(error.to_string()))?;
+        }
         Ok(())
     }
 
@@ -79,6 +83,7 @@ impl<B: Backend> Payload<B> {
         if let Ok(name) = CString::new(format!("lighter-{}", backend.identity().name)) {
             let _ = prctl::set_name(&name);
         }
+        signals::started();
         // Only now: the runner was the parent until it ended, and its end would have counted.
         if tethered && (prctl::set_pdeathsig(Signal::SIGKILL).is_err() || status.is_abandoned()) {
             return NOT_STARTED;

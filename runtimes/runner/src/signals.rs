@@ -18,6 +18,9 @@ const ENDING: &[Signal] =
 /// Seconds after which a guest is past its start; most are over by then.
 const SETTLED: libc::c_uint = 1;
 
+/// Seconds that an init waits for its start where that follows at once.
+const UNSTARTED: libc::c_uint = 60;
+
 /// What is given back then.
 static PAGES: OnceLock<FilePages> = OnceLock::new();
 
@@ -34,6 +37,23 @@ pub(crate) fn install() -> nix::Result<()> {
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(())
+}
+
+/// Ends this process unless [`started`] is called within a minute: who was to start it is gone.
+///
+/// # Errors
+/// The kernel refuses the handler.
+pub(crate) fn end_unless_started() -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::SA_RESTART, SigSet::all());
+    // SAFETY: `end` calls nothing but `_exit`, which is async-signal-safe.
+    unsafe { sigaction(Signal::SIGALRM, &action) }?;
+    alarm::set(UNSTARTED);
+    Ok(())
+}
+
+/// The start signal came.
+pub(crate) fn started() {
+    alarm::cancel();
 }
 
 /// Gives `pages` back in a second, and not at all if the guest is over by then.

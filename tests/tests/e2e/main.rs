@@ -2,14 +2,19 @@
 //!
 //! Each module is one concern. Most tests are rows: a guest, what it is given, and what comes of it.
 
+mod big;
 mod cache;
 mod case;
 mod cleanup;
+mod cli;
 mod container;
 mod crash;
 mod docker;
+mod faults;
 mod formats;
 mod isolation;
+mod layers;
 mod many;
+mod registry;
 mod run;
 mod seal;
