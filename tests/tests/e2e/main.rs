@@ -18,3 +18,4 @@ mod many;
 mod registry;
 mod run;
 mod seal;
+mod tiers;
