@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow};
 use containerd_client::tonic::transport::Channel;
 
 use crate::{
-    Cmd, Image, Output, Suite,
+    Cmd, Image, Output, Registry, Suite,
     daemons::{self, Daemon},
     leftovers,
     logs::Logs,
@@ -35,7 +35,7 @@ pub struct Bed {
     testbed: PathBuf,
     supervisor: Mutex<Option<Child>>,
     docker: OnceLock<()>,
-    registry: OnceLock<()>,
+    registries: [OnceLock<()>; Registry::ALL.len()],
 }
 
 impl Bed {
@@ -75,7 +75,7 @@ impl Bed {
         let init = line.trim().parse().map_err(|_| anyhow!("the bed could not be made; its supervisor said why"))?;
 
         let supervisor = Mutex::new(Some(supervisor));
-        let bed = Bed { suite, init, testbed, supervisor, docker: OnceLock::new(), registry: OnceLock::new() };
+        let bed = Bed { suite, init, testbed, supervisor, docker: OnceLock::new(), registries: Default::default() };
         if let Err(error) = bed.configure().and_then(|()| Daemon::Containerd.start(&bed)) {
             bed.remove();
             return Err(error);
@@ -141,10 +141,17 @@ impl Bed {
     /// The address of a registry in the bed, started at the first call; plain HTTP.
     #[track_caller]
     pub fn registry(&self) -> &'static str {
-        self.registry.get_or_init(|| {
-            Daemon::Registry.start(self).unwrap_or_else(|error| panic!("no registry on {}: {error:#}", self.suite));
+        self.start_registry(Registry::Plain)
+    }
+
+    /// The address of this registry, started at the first call.
+    #[track_caller]
+    pub fn start_registry(&self, registry: Registry) -> &'static str {
+        self.registries[registry as usize].get_or_init(|| {
+            let started = registry.configure(self).and_then(|()| Daemon::Registry(registry).start(self));
+            started.unwrap_or_else(|error| panic!("no registry on {}: {error:#}", self.suite));
         });
-        daemons::REGISTRY
+        registry.address()
     }
 
     /// Puts an image into containerd's namespace `default`.
@@ -214,13 +221,16 @@ impl Bed {
     }
 
     fn configure(&self) -> Result<()> {
-        for (path, text) in daemons::configuration(self.suite) {
-            let path = self.path(path);
-            let folder = path.parent().context("configuration file without a folder")?;
-            fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-            fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        }
-        Ok(())
+        let files = daemons::configuration(self.suite);
+        files.into_iter().try_for_each(|(path, text)| self.write(path, text))
+    }
+
+    /// Writes a file of the bed, and makes its folder.
+    pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
+        let path = self.path(path);
+        let folder = path.parent().context("file without a folder")?;
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
 
     /// Ends all in the bed and waits until no trace is left on the host.

@@ -9,15 +9,11 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{Bed, Suite};
+use crate::{Bed, Registry, Suite};
 
 pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 /// The folder with one log a daemon.
 pub(crate) const LOGS: &str = "/var/log/bed";
-pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
-
-/// As the kernel shows [`REGISTRY`] listening: address and port in hexadecimal, state 0A.
-const REGISTRY_LISTENS: &str = "0100007F:1388 00000000:0000 0A";
 
 /// A daemon that doesn't answer within this will not.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -26,11 +22,11 @@ const STARTS_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) enum Daemon {
     Containerd,
     Docker,
-    Registry,
+    Registry(Registry),
 }
 
 /// Configuration files: path in the bed and text.
-pub(crate) fn configuration(suite: Suite) -> [(&'static str, &'static str); 3] {
+pub(crate) fn configuration(suite: Suite) -> [(&'static str, &'static str); 2] {
     [
         ("/etc/containerd/config.toml", suite.containerd_config()),
         // The containerd image store is what makes wasm images possible. A bridge would need iptables,
@@ -38,10 +34,6 @@ pub(crate) fn configuration(suite: Suite) -> [(&'static str, &'static str); 3] {
         (
             "/etc/docker/daemon.json",
             r#"{"features":{"containerd-snapshotter":true},"iptables":false,"ip6tables":false,"bridge":"none"}"#,
-        ),
-        (
-            "/etc/docker/registry/config.yml",
-            "version: 0.1\nstorage: {filesystem: {rootdirectory: /tmp/registry}}\nhttp: {addr: '127.0.0.1:5000'}\n",
         ),
     ]
 }
@@ -51,15 +43,15 @@ impl Daemon {
         match self {
             Daemon::Containerd => "containerd",
             Daemon::Docker => "dockerd",
-            Daemon::Registry => "docker-registry",
+            Daemon::Registry(registry) => registry.daemon(),
         }
     }
 
-    fn command(self) -> &'static str {
+    fn command(self) -> String {
         match self {
-            Daemon::Containerd => "containerd",
-            Daemon::Docker => "dockerd --containerd /run/containerd/containerd.sock",
-            Daemon::Registry => "docker-registry serve /etc/docker/registry/config.yml",
+            Daemon::Containerd => "containerd".into(),
+            Daemon::Docker => "dockerd --containerd /run/containerd/containerd.sock".into(),
+            Daemon::Registry(registry) => format!("docker-registry serve {}", registry.configuration_path()),
         }
     }
 
@@ -90,9 +82,10 @@ impl Daemon {
         match self {
             Daemon::Containerd => Ok(listens(CONTAINERD_SOCKET) && succeeds(&["ctr", "version"])?),
             Daemon::Docker => Ok(listens("/run/docker.sock") && succeeds(&["docker", "version"])?),
-            Daemon::Registry => {
+            Daemon::Registry(registry) => {
                 let sockets = fs::read_to_string(format!("/proc/{}/net/tcp", bed.init())).unwrap_or_default();
-                Ok(sockets.contains(REGISTRY_LISTENS))
+                // As the kernel shows a listener: address and port in hexadecimal, state 0A.
+                Ok(sockets.contains(&format!("0100007F:{:04X} 00000000:0000 0A", registry.port())))
             }
         }
     }

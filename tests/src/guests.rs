@@ -2,6 +2,8 @@
 //!
 //! Functions panic where a guest can't be had: only tests call them.
 
+mod ruby;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -46,6 +48,35 @@ pub fn p2(name: &str) -> Vec<u8> {
 #[track_caller]
 pub fn c(name: &str) -> Vec<u8> {
     read("c", name)
+}
+
+/// Ruby 3.4 with its standard library, more than 30 MB: a core module for WASI 0.1 that takes `-e CODE` or a file. Not
+/// built from source but downloaded from npm, once.
+#[track_caller]
+pub fn big() -> &'static Path {
+    static RUBY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let ruby = RUBY.get_or_init(|| ruby::path().map_err(|error| format!("{error:#}")));
+    ruby.as_deref().unwrap_or_else(|error| panic!("no Ruby: {error}"))
+}
+
+/// The module with a custom section of so many bytes, which no compression makes smaller: larger on every way that an
+/// image goes, the same when it runs.
+pub fn padded(mut module: Vec<u8>, bytes: usize) -> Vec<u8> {
+    const NAME: &[u8] = b"\x07padding";
+    // Section 0 is a custom one. Source: WebAssembly core spec §5.5.3; sizes are LEB128, here in five bytes.
+    module.push(0);
+    let size = NAME.len() + bytes;
+    module.extend((0..5).map(|group| (size >> (7 * group)) as u8 & 0x7f | if group < 4 { 0x80 } else { 0 }));
+    module.extend(NAME);
+    let mut noise: u64 = 0x9e37_79b9_7f4a_7c15;
+    module.extend((0..bytes).map(|_| {
+        // Xorshift.
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        noise as u8
+    }));
+    module
 }
 
 #[track_caller]

@@ -26,6 +26,7 @@ pub struct Image {
     labels: HashMap<String, String>,
     os: Os,
     architecture: Arch,
+    module: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +51,13 @@ impl Image {
             labels: HashMap::new(),
             os: Os::Other("wasi".into()),
             architecture: Arch::Other("wasm".into()),
+            module: None,
         }
+    }
+
+    /// An image whose module is a layer of its own, which no snapshotter unpacks.
+    pub fn layer(name: &str, module: impl Into<Vec<u8>>) -> Image {
+        Image { module: Some(module.into()), ..Image::new(name).entrypoint(&[ENTRYPOINT]) }
     }
 
     /// An image that runs one module and holds nothing else.
@@ -134,11 +141,15 @@ impl Image {
     /// An archive for `ctr images import` and `docker load`: an OCI image layout, with the
     /// `manifest.json` that older Dockers read.
     pub fn to_tar(&self) -> Vec<u8> {
-        let layer = self.layer();
+        let layer = self.files();
         let config = self.config(&hex_digest(&layer));
         let layer_descriptor = descriptor(MediaType::ImageLayer, &layer).build().expect("layer's descriptor");
         let config_descriptor = descriptor(MediaType::ImageConfig, &config).build().expect("config's descriptor");
-        let manifest = self.manifest(config_descriptor.clone(), layer_descriptor.clone());
+        let module = self.module.as_deref().map(|module| {
+            descriptor(MediaType::Other("application/wasm".into()), module).build().expect("module's descriptor")
+        });
+        let manifest =
+            self.manifest(config_descriptor.clone(), [layer_descriptor.clone()].into_iter().chain(module).collect());
         let index = self.index(&manifest);
         let docker_manifest = json!([{
             "Config": blob_path(&config_descriptor),
@@ -150,7 +161,7 @@ impl Image {
         archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644);
         archive.file("index.json", &index, 0o644);
         archive.file("manifest.json", docker_manifest.to_string().as_bytes(), 0o644);
-        for blob in [&layer, &config, &manifest] {
+        for blob in [&layer, &config, &manifest].into_iter().chain(&self.module) {
             archive.file(&format!("blobs/sha256/{}", hex_digest(blob)), blob, 0o644);
         }
         archive.finish()
@@ -166,7 +177,7 @@ impl Image {
         self
     }
 
-    fn layer(&self) -> Vec<u8> {
+    fn files(&self) -> Vec<u8> {
         let mut archive = Archive::new();
         for (path, entry) in &self.entries {
             match entry {
@@ -202,12 +213,12 @@ impl Image {
         serialize(&config)
     }
 
-    fn manifest(&self, config: Descriptor, layer: Descriptor) -> Vec<u8> {
+    fn manifest(&self, config: Descriptor, layers: Vec<Descriptor>) -> Vec<u8> {
         let manifest = ImageManifestBuilder::default()
             .schema_version(SCHEMA_VERSION)
             .media_type(MediaType::ImageManifest)
             .config(config)
-            .layers([layer])
+            .layers(layers)
             .build();
         serialize(&manifest.expect("image's manifest"))
     }

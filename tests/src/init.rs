@@ -26,7 +26,7 @@ use nix::{
     unistd::{chdir, pivot_root, sethostname},
 };
 
-use crate::{cgroup, hold::Parts};
+use crate::{Registry, cgroup, hold::Parts};
 
 /// Where containerd, Docker and we keep state: a tmpfs, for overlayfs can't have its upper folder on the
 /// overlayfs that the bed's root is.
@@ -48,7 +48,8 @@ pub fn init(parts: &Parts) -> Result<()> {
     let new_root = mount_root(parts)?;
     enter_root(&new_root)?;
     sethostname(&parts.hostname).context("set the host name")?;
-    fs::write("/etc/hosts", format!("127.0.0.1 localhost {}\n", parts.hostname)).context("write /etc/hosts")?;
+    let names = [&["localhost", parts.hostname.as_str()], Registry::NAMES].concat().join(" ");
+    fs::write("/etc/hosts", format!("127.0.0.1 {names}\n")).context("write /etc/hosts")?;
     // Docker warns each user of a network where it is off.
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("turn IPv4 forwarding on")?;
     let up = Command::new("/usr/sbin/ip").args(["link", "set", "lo", "up"]).status().context("run ip")?;

@@ -27,6 +27,8 @@ mod init;
 mod leftovers;
 mod logs;
 mod prerequisites;
+mod proxy;
+mod registry;
 mod rootfs;
 mod shared;
 mod staging;
@@ -39,6 +41,8 @@ pub use hold::{Parts, hold};
 pub use image::{ENTRYPOINT, Image};
 pub use init::init;
 pub use logs::Logs;
+pub use proxy::{Fault, Proxy, Request};
+pub use registry::Registry;
 pub use suite::Suite;
 
 /// The runtime's name, as users give it to `ctr` and `docker`.

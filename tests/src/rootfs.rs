@@ -15,6 +15,8 @@ const PACKAGES: &[&str] = &[
     "ca-certificates",
     "containerd",
     "containernetworking-plugins",
+    // Without it `docker build` takes the old builder, which refuses wasi/wasm.
+    "docker-buildx",
     "docker-cli",
     "docker-registry",
     "docker.io",
@@ -22,8 +24,12 @@ const PACKAGES: &[&str] = &[
     "iptables",
     "kmod",
     "mount",
+    // The certificates of the registry with TLS.
+    "openssl",
+    "oras",
     "procps",
     "runc",
+    "skopeo",
 ];
 
 /// The folder with `suite`'s root filesystem; takes a minute the first time.

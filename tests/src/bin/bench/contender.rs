@@ -15,6 +15,9 @@ const NOOP: &str = "containerd-shim-noop-v1";
 
 const HELLO: &str = "docker.io/library/hello:latest";
 const HELLO_COMPONENT: &str = "docker.io/library/hello-component:latest";
+const HELLO_LAYER: &str = "docker.io/library/hello-layer:latest";
+/// Ruby with its standard library: 30 MB in one module.
+pub(crate) const LARGE: &str = "docker.io/library/large:latest";
 const SLEEPER: &str = "docker.io/library/sleeper:latest";
 const NATIVE: &str = "docker.io/library/native:latest";
 const NATIVE_SLEEPER: &str = "docker.io/library/native-sleeper:latest";
@@ -28,6 +31,9 @@ pub(crate) enum Contender {
     /// Lighter with the same as a WASI 0.2 component.
     #[serde(rename = "lighter-component")]
     LighterComponent,
+    /// Lighter with the first as a layer of its own, not in a root filesystem.
+    #[serde(rename = "lighter-layer")]
+    LighterLayer,
     /// runc with a static program in C that returns at once.
     #[serde(rename = "runc")]
     Runc,
@@ -41,6 +47,7 @@ impl Contender {
         match self {
             Contender::Lighter => "Lighter",
             Contender::LighterComponent => "Lighter, component",
+            Contender::LighterLayer => "Lighter, module as layer",
             Contender::Runc => "runc, static C",
             Contender::NoOp => "no-op shim",
         }
@@ -51,6 +58,7 @@ impl Contender {
         match self {
             Contender::Lighter => "lighter",
             Contender::LighterComponent => "component",
+            Contender::LighterLayer => "layer",
             Contender::Runc => "runc",
             Contender::NoOp => "noop",
         }
@@ -61,6 +69,7 @@ impl Contender {
         self.arguments_with(match self {
             Contender::Lighter | Contender::NoOp => HELLO,
             Contender::LighterComponent => HELLO_COMPONENT,
+            Contender::LighterLayer => HELLO_LAYER,
             Contender::Runc => NATIVE,
         })
     }
@@ -68,7 +77,7 @@ impl Contender {
     /// As [`Contender::arguments`], for a program that does nothing for ever.
     pub(crate) fn idle_arguments(self) -> Vec<String> {
         self.arguments_with(match self {
-            Contender::Lighter | Contender::LighterComponent | Contender::NoOp => SLEEPER,
+            Contender::Lighter | Contender::LighterComponent | Contender::LighterLayer | Contender::NoOp => SLEEPER,
             Contender::Runc => NATIVE_SLEEPER,
         })
     }
@@ -76,7 +85,7 @@ impl Contender {
     /// What [`Contender::arguments`] make it print.
     pub(crate) fn prints(self) -> &'static str {
         match self {
-            Contender::Lighter | Contender::LighterComponent => "hello from wasm\n",
+            Contender::Lighter | Contender::LighterComponent | Contender::LighterLayer => "hello from wasm\n",
             Contender::Runc | Contender::NoOp => "",
         }
     }
@@ -84,7 +93,7 @@ impl Contender {
     fn arguments_with(self, image: &str) -> Vec<String> {
         let native = format!("linux/{}", host_architecture());
         let (runtime, platform) = match self {
-            Contender::Lighter | Contender::LighterComponent => (RUNTIME, PLATFORM),
+            Contender::Lighter | Contender::LighterComponent | Contender::LighterLayer => (RUNTIME, PLATFORM),
             Contender::Runc => ("io.containerd.runc.v2", native.as_str()),
             Contender::NoOp => ("io.containerd.noop.v1", PLATFORM),
         };
@@ -107,6 +116,8 @@ pub(crate) fn install(bed: &Bed) -> Result<()> {
     for image in [
         Image::wasm(HELLO, guests::p1("hello")),
         Image::wasm(HELLO_COMPONENT, guests::p2("hello")),
+        Image::layer(HELLO_LAYER, guests::p1("hello")),
+        Image::layer(LARGE, fs::read(guests::big()).context("read the large module")?).cmd(&["-e", ""]),
         Image::wasm(SLEEPER, guests::wat("sleep")),
         native(NATIVE, &["/native"]),
         native(NATIVE_SLEEPER, &["/native", "for ever"]),

@@ -13,7 +13,8 @@ use crate::{
     timed,
 };
 
-const CONTENDERS: [Contender; 4] = [Contender::Lighter, Contender::LighterComponent, Contender::Runc, Contender::NoOp];
+const CONTENDERS: [Contender; 5] =
+    [Contender::Lighter, Contender::LighterComponent, Contender::LighterLayer, Contender::Runc, Contender::NoOp];
 
 /// Rounds that are not counted: caches fill, Lighter compiles.
 const WARM_UP: usize = 2;

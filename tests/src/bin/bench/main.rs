@@ -8,6 +8,7 @@ mod client;
 mod cold;
 mod contender;
 mod ctr_run;
+mod large;
 mod machine;
 mod memory;
 mod report;
@@ -32,7 +33,7 @@ use crate::{
 ///
 /// Starts real daemons in namespaces of their own (see tests/README.md), measures in turns, and prints Markdown:
 /// `ctr run` of a hello, tasks per second through containerd's API, what a task's phases take, memory of idle
-/// containers, and the very first start of a module, each with its budget and whether that is met.
+/// containers, and the very first start of a small and of a large module, each with its budget and whether that is met.
 #[derive(Parser)]
 #[command(
     name = "bench",
@@ -120,6 +121,7 @@ fn measure(suite: Suite, arguments: &Arguments) -> Result<SuiteReport> {
         throughput: throughput::measure(&bed, arguments.tasks, &progress)?,
         memory: memory::measure(&bed, &progress)?,
         cold: cold::measure(&bed, arguments.cold, &progress)?,
+        large: large::measure(&bed, arguments.cold, &progress)?,
     };
     progress.finish_and_clear();
     Ok(report)

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     cold::Cold,
     ctr_run::CtrRun,
+    large::Large,
     machine::{Machine, Versions},
     memory::Memory,
     throughput::Throughput,
@@ -27,6 +28,7 @@ pub(crate) struct SuiteReport {
     pub(crate) throughput: Throughput,
     pub(crate) memory: Memory,
     pub(crate) cold: Cold,
+    pub(crate) large: Large,
 }
 
 impl fmt::Display for Report {
@@ -47,6 +49,13 @@ impl fmt::Display for SuiteReport {
         writeln!(f, "{}\n{}", self.throughput.rates(), self.throughput.phases())?;
         writeln!(f, "{}", self.memory.table())?;
         writeln!(f, "{} first starts, the cache of compiled code emptied before each:\n", self.cold.rounds())?;
-        write!(f, "{}", self.cold.table())
+        writeln!(f, "{}", self.cold.table())?;
+        writeln!(
+            f,
+            "{} first starts of a module of {:.1} MB, through the API:\n",
+            self.large.rounds(),
+            self.large.megabytes()
+        )?;
+        write!(f, "{}", self.large.table())
     }
 }

@@ -66,7 +66,7 @@ fn setup() -> Result<()> {
             bed.sh("containerd --version; dockerd --version").try_run()?.stdout.replace('\n', "; ")
         );
     }
-    println!("guests: {}", guests::folder()?.display());
+    println!("guests: {}; {}", guests::folder()?.display(), guests::big().display());
     Ok(())
 }
 
