@@ -122,7 +122,7 @@ impl Cache {
     /// # Errors
     /// It can't be removed.
     pub fn remove(&self, key: &Key) -> Result<(), Error> {
-        remove_if_there(&self.folder(key)?.join(format!("{}.cwasm", key.stem())))
+        remove_entry(&self.folder(key)?.join(format!("{}.cwasm", key.stem())))
     }
 
     /// Notes that the entry of `key` could not be made, so that not every start tries again.
@@ -214,7 +214,7 @@ impl Cache {
     /// # Errors
     /// The file can't be removed, for another reason than that it is gone.
     pub fn discard(&self, entry: &Entry) -> Result<(), Error> {
-        remove_if_there(&entry.path)
+        remove_entry(&entry.path)
     }
 }
 
@@ -238,7 +238,7 @@ pub(crate) fn evict(folder: &Path, extension: &str, max_bytes: u64, keep: &Path)
             break;
         }
         if path != keep {
-            remove_if_there(&path)?;
+            remove_entry(&path)?;
             total -= len;
         }
     }
@@ -283,12 +283,39 @@ fn sound_entry(path: &Path, key: &Key) -> Result<Option<Entry>, Error> {
             return Err(Error::Cache { operation: "open cache entry", path: path.to_owned(), source });
         }
     };
-    if is_sound(&file, key).unwrap_or(false) {
+    if was_checked(&file, path, key) || is_sound(&file, key).is_ok_and(|sound| sound && check_off(&file, path)) {
         used_now(&file);
         return Ok(Some(Entry { file, path: path.to_owned(), made: false }));
     }
-    remove_if_there(path)?;
+    remove_entry(path)?;
     Ok(None)
+}
+
+/// Reading a large entry takes longer than all else that a start does, and what was whole since the machine booted, and
+/// was not written to, is whole. Disks forget between boots, and files are overwritten by accident: both are told.
+const LARGE: u64 = 1 << 20;
+
+/// Whether a large entry was found whole since the machine booted.
+fn was_checked(file: &File, path: &Path, key: &Key) -> bool {
+    let Some(mark) = mark_of(file) else { return false };
+    fs::read_to_string(path.with_extension("checked")).is_ok_and(|found| found == mark)
+        && footer_of(file, key).is_ok_and(|sum| sum.is_some())
+}
+
+/// Notes that an entry was found whole. Always true: without the note, the next start checks again.
+fn check_off(file: &File, path: &Path) -> bool {
+    if let Some(mark) = mark_of(file) {
+        let _ = fs::write(path.with_extension("checked"), mark);
+    }
+    true
+}
+
+/// What changes with the next boot and with every write; `None` of a small entry.
+fn mark_of(file: &File) -> Option<String> {
+    let metadata = file.metadata().ok().filter(|metadata| metadata.len() >= LARGE)?;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let (inode, length) = (metadata.ino(), metadata.len());
+    Some(format!("{} {inode} {length} {}.{}\n", boot.trim(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 /// For eviction. Entries are read through mmap, which leaves no trace under noatime.
@@ -299,22 +326,26 @@ pub(crate) fn used_now(file: &File) {
 }
 
 pub(crate) fn is_sound(mut file: &File, key: &Key) -> io::Result<bool> {
+    let Some((code, claimed)) = footer_of(file, key)? else { return Ok(false) };
+    let sum = checksum(file, code)?;
+    file.rewind()?;
+    Ok(sum == claimed)
+}
+
+/// Length of the code and its sum, as the footer says, if that is the key's. Leaves the file at the start.
+fn footer_of(mut file: &File, key: &Key) -> io::Result<Option<(u64, u32)>> {
     let len = file.metadata()?.len();
     if len < FOOTER {
-        return Ok(false);
+        return Ok(None);
     }
     file.seek(SeekFrom::Start(len - FOOTER))?;
     let mut found = [0; FOOTER as usize];
     file.read_exact(&mut found)?;
+    file.rewind()?;
     let code = len - FOOTER;
     // All but the sum, which takes reading the whole file.
     let claimed = u32::from_le_bytes([found[16], found[17], found[18], found[19]]);
-    if found != footer(key, code, claimed) {
-        return Ok(false);
-    }
-    let sum = checksum(file, code)?;
-    file.rewind()?;
-    Ok(sum == claimed)
+    Ok((found == footer(key, code, claimed)).then_some((code, claimed)))
 }
 
 fn footer(key: &Key, len: u64, sum: u32) -> [u8; FOOTER as usize] {
@@ -341,6 +372,12 @@ fn checksum(mut file: &File, len: u64) -> io::Result<u32> {
         rest -= want as u64;
     }
     Ok(hasher.finalize())
+}
+
+/// Removes an entry and what was noted of it.
+pub(crate) fn remove_entry(path: &Path) -> Result<(), Error> {
+    remove_if_there(path)?;
+    remove_if_there(&path.with_extension("checked"))
 }
 
 pub(crate) fn remove_if_there(path: &Path) -> Result<(), Error> {
@@ -486,6 +523,32 @@ mod tests {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         assert_eq!(names, ["a.cwasm"]);
+    }
+
+    #[test]
+    fn a_large_entry_is_read_once_a_boot_and_again_when_it_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), u64::MAX).unwrap();
+        let make = |mut file: &File| -> Result<(), Error> {
+            file.write_all(&vec![7; LARGE as usize]).unwrap();
+            Ok(())
+        };
+        let path = cache.get_or_make(&key("a"), make).unwrap().path;
+        let mark = path.with_extension("checked");
+        assert!(!mark.exists());
+        assert!(cache.get(&key("a")).unwrap().is_some());
+        let first = fs::read_to_string(&mark).unwrap();
+        assert!(cache.get(&key("a")).unwrap().is_some());
+        // Another boot, or nonsense: read again.
+        fs::write(&mark, "other").unwrap();
+        assert!(cache.get(&key("a")).unwrap().is_some());
+        assert_eq!(fs::read_to_string(&mark).unwrap(), first);
+        // Damaged in place, which leaves its length.
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"x", 10).unwrap();
+        drop(file);
+        assert!(cache.get(&key("a")).unwrap().is_none());
+        assert!(!path.exists() && !mark.exists());
     }
 
     #[test]

@@ -157,7 +157,11 @@ mod tests {
         let digest = "93a44bbb96c751218e4c00d479e4c14358122a389acca16205b1e4d0dc5f9476".to_owned();
         for tier in [Tier::Optimised, Tier::Baseline] {
             let key = Key { fingerprint: "engine-1".to_owned(), digest: digest.clone(), tier };
-            cache.get_or_make::<Error>(&key, |mut file| Ok(file.write_all(b"code").unwrap())).unwrap();
+            let write = |mut file: &File| {
+                file.write_all(b"code").unwrap();
+                Ok::<_, Error>(())
+            };
+            cache.get_or_make(&key, write).unwrap();
         }
         let layer = Layer { digest, size: 8 };
         let modules = Modules::open(folder, u64::MAX).unwrap();

@@ -3,7 +3,7 @@
 use std::fs;
 
 use containerd_client::services::v1::version_client::VersionClient;
-use lighter_tests::{Bed, Image, Suite, guests, on_every_suite};
+use lighter_tests::{Bed, Fault, Image, Proxy, Registry, Suite, guests, on_every_suite};
 
 const NATIVE: &str = "docker.io/library/native:latest";
 
@@ -12,6 +12,10 @@ on_every_suite! {
     native_container_by_docker,
     wasm_image_is_known_to_both,
     registry_takes_and_gives,
+    registry_with_login_wants_one,
+    registry_with_tls_is_trusted_by_one_name,
+    proxy_passes_on_what_it_should,
+    proxy_fails_as_it_should,
     containerd_answers_over_grpc,
     leftovers_are_seen,
 }
@@ -57,6 +61,97 @@ fn registry_takes_and_gives(suite: Suite) {
     bed.ctr(&["images", "push", "--plain-http", "--platform", "wasi/wasm", &name]).run().ok();
     bed.ctr(&["images", "rm", &name]).run().ok();
     bed.ctr(&["images", "pull", "--plain-http", "--platform", "wasi/wasm", &name]).run().ok();
+}
+
+/// `skopeo inspect` of an image that isn't there, with these flags.
+fn inspect_nothing(bed: &Bed, registry: &str, flags: &[&str]) -> String {
+    let image = format!("docker://{registry}/nothing:1");
+    bed.cmd(&[&["skopeo", "inspect"], flags, &[&image]].concat()).run().stderr
+}
+
+fn registry_with_login_wants_one(suite: Suite) {
+    let bed = Bed::get(suite);
+    let registry = bed.start_registry(Registry::Login);
+    let inspect = |credentials: &str| {
+        let credentials = if credentials.is_empty() { "--no-creds".into() } else { format!("--creds={credentials}") };
+        inspect_nothing(bed, registry, &["--tls-verify=false", &credentials])
+    };
+    let known = format!("{}:{}", Registry::USER, Registry::PASSWORD);
+    assert!(inspect(&known).contains("manifest unknown"));
+    for unknown in ["", "boatman:sinker", "stranger:ballast"] {
+        assert!(inspect(unknown).contains("authentication required"), "{unknown:?}");
+    }
+}
+
+fn registry_with_tls_is_trusted_by_one_name(suite: Suite) {
+    let bed = Bed::get(suite);
+    let registry = bed.start_registry(Registry::Tls);
+    let known = inspect_nothing(bed, registry, &[]);
+    assert!(known.contains("manifest unknown"), "{known}");
+    let unknown = inspect_nothing(bed, Registry::UNKNOWN_TLS, &[]);
+    assert!(unknown.contains("unknown authority"), "{unknown}");
+}
+
+/// Size of the file that is fetched through proxies, in bytes: more than a document has.
+const SIZE: usize = 300_000;
+
+/// Puts a layer on the registry, and returns its path there.
+fn layer(bed: &Bed, repository: &str) -> String {
+    let name = format!("{}/{repository}:1", bed.registry());
+    bed.import(&Image::new(&name).file("/noise", guests::padded(guests::wat("hello"), SIZE)));
+    bed.ctr(&["images", "push", "--plain-http", "--platform", "wasi/wasm", &name]).run().ok();
+    let manifest =
+        bed.cmd(&["skopeo", "inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]).run().ok();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest.stdout).expect("a manifest");
+    format!("/v2/{repository}/blobs/{}", manifest["layers"][0]["digest"].as_str().expect("a layer"))
+}
+
+/// The SHA-256 and the length of a file of which `start` bytes are there, and wget fetches the rest; and wget's exit code.
+/// It gives up after 3 s without a byte.
+fn fetch(bed: &Bed, address: &str, path: &str, start: usize) -> (String, usize, i32) {
+    let script = format!(
+        "f=$(mktemp); s=0; head -c {start} /dev/zero >$f; busybox wget -q -c -T 3 -O $f http://{address}{path} || s=$?
+         sha256sum <$f | cut -c 1-64; wc -c <$f; echo $s"
+    );
+    let answer = bed.sh(&script).run().ok().stdout;
+    let mut lines = answer.lines();
+    let mut line = || lines.next().expect("a line").to_owned();
+    (line(), line().parse().expect("a length"), line().parse().expect("an exit code"))
+}
+
+fn proxy_passes_on_what_it_should(suite: Suite) {
+    let bed = Bed::get(suite);
+    let path = layer(bed, "passed-on");
+    let whole = fetch(bed, bed.registry(), &path, 0);
+    assert!(path.ends_with(&whole.0) && whole.1 > SIZE && whole.2 == 0, "{whole:?}");
+    let proxy = Proxy::start(bed, bed.registry(), Fault::Cut(1000), 1);
+    // A document, which the fault leaves alone.
+    assert_eq!(fetch(bed, &proxy.address(), "/v2/passed-on/tags/list", 0).2, 0);
+    assert_eq!(fetch(bed, &proxy.address(), &path, 0).1, 1000);
+    assert_eq!(fetch(bed, &proxy.address(), &path, 0), whole);
+    let rest = fetch(bed, &proxy.address(), &path, 1000);
+    assert_eq!((rest.1, rest.2), (whole.1, 0));
+    let (requests, faults) = (proxy.requests(), proxy.faults_left());
+    assert_eq!((requests.len(), faults), (4, 0), "{requests:?}");
+    assert_eq!((requests[3].range.as_deref(), requests[3].status), (Some("bytes=1000-"), 206));
+}
+
+fn proxy_fails_as_it_should(suite: Suite) {
+    let bed = Bed::get(suite);
+    let path = layer(bed, "failed");
+    let whole = fetch(bed, bed.registry(), &path, 0);
+    let through = |fault| {
+        let proxy = Proxy::start(bed, bed.registry(), fault, 1);
+        fetch(bed, &proxy.address(), &path, 0)
+    };
+    let (digest, length, status) = through(Fault::Corrupt);
+    assert!(digest != whole.0 && length == whole.1 && status == 0, "{digest} {length} {status}");
+    // wget takes the header's word for it.
+    assert_eq!((through(Fault::Short).1, through(Fault::Short).2), (whole.1 / 2, 0));
+    assert_ne!(through(Fault::Stall(2000)).2, 0);
+    assert_eq!((through(Fault::Stall(2000)).1, through(Fault::Cut(0)).1), (2000, 0));
+    assert_ne!(through(Fault::Status(500, None)).2, 0);
+    assert_eq!(through(Fault::RefuseManifest), whole);
 }
 
 fn containerd_answers_over_grpc(suite: Suite) {

@@ -4,10 +4,15 @@
 //! the `registry` client, `transfer` between the two and archives, the `output`.
 //! Must not know: engines (it starts their runners), ttrpc.
 
+mod build;
 mod commands;
+mod doctor;
+mod inspect;
 mod output;
+mod pending;
 mod reference;
 mod registry;
+mod run;
 mod store;
 mod transfer;
 

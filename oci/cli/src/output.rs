@@ -12,6 +12,7 @@ pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"));
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
+    /// Whether bars make sense: standard error is a terminal, and nobody asked for quiet or JSON.
     progress: bool,
     bars: MultiProgress,
 }
@@ -20,11 +21,6 @@ impl Output {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let progress = !quiet && !json && std::io::stderr().is_terminal();
         Self { json, quiet, progress, bars: MultiProgress::new() }
-    }
-
-    /// Whether progress bars make sense: standard error is a terminal, and nobody asked for quiet or JSON.
-    pub(crate) fn shows_progress(&self) -> bool {
-        self.progress
     }
 
     /// The command's result: one JSON document, or what `text` makes of it. A closed pipe is no error.

@@ -12,6 +12,7 @@ mod crash;
 mod docker;
 mod faults;
 mod formats;
+mod interchange;
 mod isolation;
 mod layers;
 mod many;

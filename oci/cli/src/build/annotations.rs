@@ -49,12 +49,15 @@ mod tests {
         ]);
         let all = annotations(&metadata, Some(Timestamp::default()), &users);
         let all: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(all, [
-            ("my.own", "x"),
-            ("org.opencontainers.image.created", "1970-01-01T00:00:00Z"),
-            ("org.opencontainers.image.url", "https://a"),
-            ("org.opencontainers.image.version", "2"),
-        ]);
+        assert_eq!(
+            all,
+            [
+                ("my.own", "x"),
+                ("org.opencontainers.image.created", "1970-01-01T00:00:00Z"),
+                ("org.opencontainers.image.url", "https://a"),
+                ("org.opencontainers.image.version", "2"),
+            ]
+        );
         assert!(annotations(&Metadata::default(), None, &BTreeMap::new()).is_empty());
     }
 }

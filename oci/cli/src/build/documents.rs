@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lighter_oci::{
     Kind,
-    image::{WasmComponent, WasmConfig},
+    image::{WasmComponent, WasmConfig, media},
 };
 use oci_spec::image::{self as spec, Descriptor, MediaType};
 use serde::Serialize;
@@ -30,11 +30,7 @@ pub(super) struct Manifest<'a> {
 }
 
 impl<'a> Manifest<'a> {
-    pub(super) fn new(
-        config: Descriptor,
-        layers: &'a [Descriptor],
-        annotations: &'a BTreeMap<String, String>,
-    ) -> Self {
+    pub(super) fn new(config: Descriptor, layers: &'a [Descriptor], annotations: &'a BTreeMap<String, String>) -> Self {
         Self { schema_version: spec::SCHEMA_VERSION, media_type: MediaType::ImageManifest, config, layers, annotations }
     }
 }
@@ -78,8 +74,8 @@ struct RootFs {
 impl<'a> ImageConfig<'a> {
     /// The config for these layers, none of which is compressed.
     ///
-    /// Each layer has a diff id, a module's too: tools pair the two lists by their positions. Uncompressed, a layer's diff
-    /// id is its own digest.
+    /// Layers of files have diff ids, a module has none: containerd pairs diff ids with the layers that it unpacks, and
+    /// refuses an image that has more. Uncompressed, a layer's diff id is its own digest.
     pub(super) fn new(
         recipe: &'a Recipe,
         entrypoint: &'a [String],
@@ -101,7 +97,11 @@ impl<'a> ImageConfig<'a> {
             },
             rootfs: RootFs {
                 r#type: "layers",
-                diff_ids: layers.iter().map(|layer| layer.digest().to_string()).collect(),
+                diff_ids: layers
+                    .iter()
+                    .filter(|layer| media::is_tar_layer(layer.media_type()))
+                    .map(|layer| layer.digest().to_string())
+                    .collect(),
             },
         }
     }

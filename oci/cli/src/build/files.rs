@@ -269,18 +269,21 @@ mod tests {
             written(&files)
         });
         assert_eq!(archives[0], archives[1]);
-        assert_eq!(list(&archives[0]), [
-            "app/ 755",
-            "app/hello.wasm 644 module",
-            "srv/ 755",
-            "srv/b 644 d/b",
-            "srv/data/ 755",
-            "srv/data/a 644 d/a",
-            "srv/data/b 644 d/b",
-            "srv/data/sub/ 755",
-            "srv/data/sub/link 777 -> ../a",
-            "srv/data/sub/tool 755 d/sub/tool",
-        ]);
+        assert_eq!(
+            list(&archives[0]),
+            [
+                "app/ 755",
+                "app/hello.wasm 644 module",
+                "srv/ 755",
+                "srv/b 644 d/b",
+                "srv/data/ 755",
+                "srv/data/a 644 d/a",
+                "srv/data/b 644 d/b",
+                "srv/data/sub/ 755",
+                "srv/data/sub/link 777 -> ../a",
+                "srv/data/sub/tool 755 d/sub/tool",
+            ]
+        );
     }
 
     #[test]

@@ -126,7 +126,9 @@ impl Recipe {
         match given.iter().find(|(_, given)| *given) {
             None => Ok(()),
             Some(("--label", _)) => {
-                bail!("an artifact has no labels; use --annotation, or build a container image with --format image or tar")
+                bail!(
+                    "an artifact has no labels; use --annotation, or build a container image with --format image or tar"
+                )
             }
             Some(("--file", _)) => {
                 bail!("an artifact holds the module and no files; use --file with --format image or --format tar")
@@ -277,29 +279,33 @@ mod tests {
         assert_eq!(image.module.unwrap().digest(), built.layers[0].digest());
         assert_eq!(image.annotations["org.opencontainers.image.version"], "1.0");
         let config: WasmConfig = serde_json::from_slice(&blob(&store, &built.config)).unwrap();
-        assert_eq!(config, WasmConfig {
-            created: Some("1970-01-01T00:00:00Z".to_owned()),
-            author: Some("me".to_owned()),
-            architecture: "wasm".to_owned(),
-            os: "wasip1".to_owned(),
-            layer_digests: vec![built.layers[0].digest().to_string()],
-            component: None,
-        });
+        assert_eq!(
+            config,
+            WasmConfig {
+                created: Some("1970-01-01T00:00:00Z".to_owned()),
+                author: Some("me".to_owned()),
+                architecture: "wasm".to_owned(),
+                os: "wasip1".to_owned(),
+                layer_digests: vec![built.layers[0].digest().to_string()],
+                component: None,
+            }
+        );
     }
 
     #[test]
     fn a_components_artifact_tells_its_imports_and_exports() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path()).unwrap();
-        let text = r#"(component (import "wasi:cli/stdout@0.2.0" (instance $i)) (export "wasi:cli/run@0.2.0" (instance $i)))"#;
+        let text =
+            r#"(component (import "wasi:cli/stdout@0.2.0" (instance $i)) (export "wasi:cli/run@0.2.0" (instance $i)))"#;
         let built = build_text(&store, text, &recipe(Format::Artifact)).unwrap();
         assert_eq!(built.platform, "wasip2/wasm");
         let config: WasmConfig = serde_json::from_slice(&blob(&store, &built.config)).unwrap();
         let component = config.component.unwrap();
-        assert_eq!((component.imports, component.exports), (
-            vec!["wasi:cli/stdout@0.2.0".to_owned()],
-            vec!["wasi:cli/run@0.2.0".to_owned()]
-        ));
+        assert_eq!(
+            (component.imports, component.exports),
+            (vec!["wasi:cli/stdout@0.2.0".to_owned()], vec!["wasi:cli/run@0.2.0".to_owned()])
+        );
     }
 
     #[test]
@@ -316,15 +322,15 @@ mod tests {
         assert_eq!((image.layers.len(), image.platform.as_str()), (1, "wasi/wasm"));
         assert_eq!(image.module.as_ref(), built.layers.last());
         assert_eq!(image.process.entrypoint, ["app.wasm", "serve"]);
-        assert_eq!((image.process.cmd, image.process.env), (
-            vec!["--help".to_owned()],
-            vec!["B=2".to_owned(), "A=1".to_owned()]
-        ));
+        assert_eq!(
+            (image.process.cmd, image.process.env),
+            (vec!["--help".to_owned()], vec!["B=2".to_owned(), "A=1".to_owned()])
+        );
         assert_eq!((image.process.workdir.as_str(), image.process.user.as_str()), ("/srv", "1:2"));
         assert_eq!(image.process.labels["label7"], "v7");
         let config: serde_json::Value = serde_json::from_slice(&blob(&store, &built.config)).unwrap();
-        let digests: Vec<_> = built.layers.iter().map(|layer| layer.digest().as_ref()).collect();
-        assert_eq!(config["rootfs"], serde_json::json!({"type": "layers", "diff_ids": digests}));
+        let files: &str = built.layers[0].digest().as_ref();
+        assert_eq!(config["rootfs"], serde_json::json!({"type": "layers", "diff_ids": [files]}));
     }
 
     #[test]
@@ -344,7 +350,8 @@ mod tests {
     fn what_a_format_can_not_hold_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path()).unwrap();
-        let changes: &[(Format, fn(&mut Recipe), &str)] = &[
+        type Change = fn(&mut Recipe);
+        let changes: &[(Format, Change, &str)] = &[
             (Format::Artifact, |recipe| recipe.cmd.push("x".to_owned()), "no place for --cmd"),
             (Format::Artifact, |recipe| recipe.files.push("/a:/b".parse().unwrap()), "--format image or --format tar"),
             (Format::Artifact, |recipe| recipe.labels.extend([("a".to_owned(), "b".to_owned())]), "use --annotation"),

@@ -20,7 +20,9 @@ impl Timestamp {
     pub(crate) fn parse(value: &str) -> Result<Self> {
         let seconds = value.parse().ok().filter(|seconds| *seconds <= LAST);
         seconds.map(Self).ok_or_else(|| {
-            anyhow!("{VARIABLE}={value:?} is not a number of seconds since 1970, such as `git log -1 --pretty=%ct` prints")
+            anyhow!(
+                "{VARIABLE}={value:?} is not a number of seconds since 1970, such as `git log -1 --pretty=%ct` prints"
+            )
         })
     }
 
@@ -44,12 +46,7 @@ impl Timestamp {
     pub(crate) fn rfc3339(self) -> String {
         let (days, second) = (self.0 / 86_400, self.0 % 86_400);
         let (year, month, day) = civil(days);
-        format!(
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-            second / 3600,
-            second / 60 % 60,
-            second % 60
-        )
+        format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
     }
 }
 

@@ -149,19 +149,18 @@ impl Report {
 
 fn text(report: &Report, reference: &Reference) -> String {
     let format = match report.format {
-        Format::Artifact => "artifact",
-        Format::Image => "container image, module as a layer",
-        Format::Tar => "container image, module as a file",
+        Format::Artifact => "as an artifact",
+        Format::Image => "as a layer of a container image",
+        Format::Tar => "as a file in a container image",
     };
     let run = match report.format {
         Format::Artifact => format!("lighter run {reference}"),
-        Format::Image | Format::Tar => format!(
-            "docker run --rm --runtime io.containerd.lighter.v1 --platform {} {reference}",
-            report.platform
-        ),
+        Format::Image | Format::Tar => {
+            format!("docker run --rm --runtime io.containerd.lighter.v1 --platform {} {reference}", report.platform)
+        }
     };
     format!(
-        "{}@{}\n{format} of a {}, {}, {}\n\npush it:  lighter push {reference}\nrun it:   {run}",
+        "{}@{}\n{} {format}, {}, {}\n\npush it:  lighter push {reference}\nrun it:   {run}",
         report.reference,
         report.digest,
         report.kind.noun(),
@@ -174,15 +173,16 @@ fn text(report: &Report, reference: &Reference) -> String {
 fn read(file: &Path) -> Result<(String, Vec<u8>)> {
     if file == Path::new("-") {
         let name = "standard input".to_owned();
-        let bytes = inspect::read(&name, io::stdin().lock())?;
+        let bytes = inspect::read(&name, io::stdin().lock(), 0)?;
         return Ok((name, bytes));
     }
     let name = file.display().to_string();
     let opened = File::open(file).with_context(|| format!("open {name}"))?;
-    if opened.metadata().with_context(|| format!("read {name}"))?.is_dir() {
+    let metadata = opened.metadata().with_context(|| format!("read {name}"))?;
+    if metadata.is_dir() {
         bail!("{name} is a folder; give the .wasm file in it");
     }
-    let bytes = inspect::read(&name, opened)?;
+    let bytes = inspect::read(&name, opened, metadata.len())?;
     Ok((name, bytes))
 }
 
@@ -226,7 +226,9 @@ mod tests {
         assert_eq!(args.entrypoint, ["/app.wasm", "-v"]);
         assert_eq!((args.cmd, args.env), (vec!["--help".to_owned()], vec!["A=b=c".to_owned()]));
         assert_eq!(args.label, [("l".to_owned(), String::new())]);
-        for wrong in ["build", "build a.wasm", "build a.wasm -t a --env A", "build a.wasm -t a --file x", "build a -t A:b:c"] {
+        for wrong in
+            ["build", "build a.wasm", "build a.wasm -t a --env A", "build a.wasm -t a --file x", "build a -t A:b:c"]
+        {
             assert!(Cli::try_parse_from(wrong.split_ascii_whitespace()).is_err(), "{wrong}");
         }
     }

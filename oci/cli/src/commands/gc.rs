@@ -8,6 +8,7 @@ use crate::{output::Output, store::Store};
 ///
 /// Blobs without an image, and what interrupted pulls and builds left. Waits until no other lighter builds, pulls or pushes.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {}
 
 impl Args {

@@ -19,10 +19,13 @@ use crate::{
 /// newer), `docker buildx build -o type=oci`, `ctr images export` and `skopeo copy ... oci-archive:` write. Every blob is
 /// compared with its digest.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
   lighter load -i hello.tar
   lighter load -i layout-folder --tag me/hello:1           for a layout that names no image
-  docker save hello | lighter load")]
+  docker save hello | lighter load"
+)]
 pub(crate) struct Args {
     /// The archive or folder; without it, standard input
     #[arg(short, long, value_name = "FILE")]

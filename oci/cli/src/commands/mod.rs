@@ -1,11 +1,17 @@
 //! The commands, one a file.
 
+mod build;
+mod cache;
+mod compile;
+mod doctor;
 mod gc;
+mod inspect;
 mod load;
 mod ls;
 mod pull;
 mod push;
 mod rm;
+mod run;
 mod save;
 mod tag;
 
@@ -16,6 +22,9 @@ use crate::output::Output;
 /// What to do.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    Run(run::Args),
+    Build(build::Args),
+    Inspect(inspect::Args),
     Push(push::Args),
     Pull(pull::Args),
     Save(save::Args),
@@ -24,11 +33,18 @@ pub(crate) enum Command {
     Ls(ls::Args),
     Rm(rm::Args),
     Gc(gc::Args),
+    Compile(compile::Args),
+    #[command(subcommand)]
+    Cache(cache::Args),
+    Doctor(doctor::Args),
 }
 
 impl Command {
     pub(crate) async fn run(self, output: &Output) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Run(args) => args.run(output).await,
+            Self::Build(args) => args.run(output).await,
+            Self::Inspect(args) => args.run(output).await,
             Self::Push(args) => args.run(output).await,
             Self::Pull(args) => args.run(output).await,
             Self::Save(args) => args.run(output).await,
@@ -37,6 +53,9 @@ impl Command {
             Self::Ls(args) => args.run(output).await,
             Self::Rm(args) => args.run(output).await,
             Self::Gc(args) => args.run(output).await,
+            Self::Compile(args) => args.run(output).await,
+            Self::Cache(args) => args.run(output),
+            Self::Doctor(args) => args.run(output).await,
         }
     }
 }

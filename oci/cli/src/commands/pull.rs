@@ -1,5 +1,5 @@
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,6 +10,7 @@ use oci_spec::image::Descriptor;
 
 use crate::{
     output::Output,
+    pending::Pending,
     reference::Reference,
     store::Store,
     transfer::{Platforms, extract_module, pull},
@@ -21,19 +22,22 @@ use crate::{
 /// linux/wasm, then this machine's. A pull that was interrupted goes on where it stopped.
 /// Credentials are Docker's: `docker login HOST` first.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
   lighter pull ghcr.io/me/hello:1
   lighter pull ghcr.io/me/hello:1 -o hello.wasm           and write its module to a file
   lighter pull ghcr.io/me/hello:1 -o - | wasm-tools print
-  lighter pull localhost:5000/hello --platform wasip2/wasm")]
+  lighter pull localhost:5000/hello --platform wasip2/wasm"
+)]
 pub(crate) struct Args {
     /// The image: [REGISTRY/]NAME[:TAG][@DIGEST]
     reference: Reference,
     /// Write the image's module to a file, too; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Keep it in the store; so it is anyway
-    #[arg(long, hide = true)]
+    /// Keep the image in the local store: so it is, with or without this
+    #[arg(long)]
     store: bool,
     /// Of several platforms, pull this one, such as wasip2/wasm
     #[arg(long, value_name = "OS/ARCH", conflicts_with = "all_platforms")]
@@ -73,16 +77,7 @@ impl Args {
 
 /// Writes the module under the file's name when it is whole.
 async fn write(store: &Store, root: &Descriptor, path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".lighter-")
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .context("create file")?;
-    extract_module(store, root, &mut file).await?;
-    file.flush().context("write file")?;
-    file.persist(path).map_err(|error| error.error).context("write file")?;
-    Ok(())
+    let mut pending = Pending::new(path.parent().unwrap_or(path), 0o666).context("create file")?;
+    extract_module(store, root, pending.file()).await?;
+    pending.publish(path).context("write file")
 }

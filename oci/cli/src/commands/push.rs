@@ -15,10 +15,13 @@ use crate::{
 /// Credentials are Docker's: `docker login HOST` first. Registries of this machine speak plain HTTP unless a CA is there for
 /// them, in /etc/docker/certs.d/HOST:PORT/ca.crt.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
   lighter push ghcr.io/me/hello:1
   lighter push localhost:5000/hello
-  lighter tag hello ghcr.io/me/hello:2 && lighter push ghcr.io/me/hello:2")]
+  lighter tag hello ghcr.io/me/hello:2 && lighter push ghcr.io/me/hello:2"
+)]
 pub(crate) struct Args {
     /// The image, and where it goes: [REGISTRY/]NAME[:TAG]
     reference: Reference,

@@ -8,8 +8,11 @@ use crate::{output::Output, reference::Reference, store::Store};
 ///
 /// What no name leads to any more goes with the next `lighter gc`.
 #[derive(clap::Args)]
-#[command(after_help = "Example:
-  lighter rm hello ghcr.io/me/hello:1 && lighter gc")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Example:
+  lighter rm hello ghcr.io/me/hello:1 && lighter gc"
+)]
 pub(crate) struct Args {
     /// The names: [REGISTRY/]NAME[:TAG]
     #[arg(required = true)]

@@ -1,7 +1,6 @@
 use std::{
-    fs::{File, Permissions},
-    io::{BufWriter, IsTerminal, Write},
-    os::unix::fs::PermissionsExt,
+    fs::File,
+    io::{BufWriter, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,6 +9,7 @@ use anyhow::{Context, ensure};
 
 use crate::{
     output::Output,
+    pending::Pending,
     reference::Reference,
     store::Store,
     transfer::{Platforms, Saved, save},
@@ -19,11 +19,14 @@ use crate::{
 ///
 /// An OCI image layout in a tar archive. The same images give the same bytes.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
   lighter save hello -o hello.tar
   ctr images import --platform wasi/wasm hello.tar
   docker load -i hello.tar
-  lighter save hello | ssh node lighter load")]
+  lighter save hello | ssh node lighter load"
+)]
 pub(crate) struct Args {
     /// The images: [REGISTRY/]NAME[:TAG]
     #[arg(required = true)]
@@ -75,14 +78,8 @@ async fn to_file(
         let file = File::options().write(true).open(path).context("open")?;
         return save(store, references, platforms, BufWriter::new(file)).await;
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".lighter-")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .context("create file")?;
-    let saved = save(store, references, platforms, BufWriter::new(&mut file)).await?;
-    file.flush().context("write file")?;
-    file.persist(path).map_err(|error| error.error).context("write file")?;
+    let mut pending = Pending::new(path.parent().unwrap_or(path), 0o666).context("create file")?;
+    let saved = save(store, references, platforms, BufWriter::new(pending.file())).await?;
+    pending.publish(path).context("write file")?;
     Ok(saved)
 }

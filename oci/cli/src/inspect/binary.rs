@@ -1,5 +1,7 @@
 //! What a module or a component says of itself.
 
+use std::io::Read;
+
 use anyhow::{Result, anyhow, bail};
 use lighter_oci::{Kind, sniff};
 use serde::Serialize;
@@ -158,20 +160,19 @@ impl Binary {
 }
 
 /// Tells a module from a component, or what the bytes are instead and what to do: a clause that continues "NAME …".
+///
+/// Where the sentence for an image's entrypoint tells how to run or mend the image, there is none yet: another is said.
 fn kind(bytes: &[u8]) -> Result<Kind, &'static str> {
-    const ELF: &[u8] = b"\x7fELF";
     let head = &bytes[..bytes.len().min(16)];
-    match sniff(head) {
-        // The sentences for an image's entrypoint tell how to run the image, which there isn't yet.
-        Err(what) if head.starts_with(ELF) && !what.contains(".cwasm") => {
-            Err("is a native program, not WebAssembly; compile it for wasm32-wasip1 or wasm32-wasip2")
+    sniff(head).map_err(|what| match head.trim_ascii_start() {
+        [] => "is an empty file; build it again",
+        [b'(' | b';', ..] => "is WebAssembly text (.wat), not a binary; convert it with `wasm-tools parse`",
+        [b'#', b'!', ..] => "is a script, not WebAssembly; give the .wasm file that it starts, or the interpreter's",
+        [0x7f, b'E', b'L', b'F', ..] if !what.contains(".cwasm") => {
+            "is a native program, not WebAssembly; compile it for wasm32-wasip1 or wasm32-wasip2"
         }
-        Err(_) if head.starts_with(b"#!") => {
-            Err("is a script, not WebAssembly; give the .wasm file that it starts, or the interpreter's")
-        }
-        Err(_) if head.is_empty() => Err("is an empty file; build it again"),
-        known => known,
-    }
+        _ => what,
+    })
 }
 
 /// Whether the outermost sections go on behind the file's end.
@@ -248,14 +249,14 @@ fn type_of_export(kind: ComponentExternalKind) -> &'static str {
     }
 }
 
-/// Reads a module for [`Binary::parse`], bounded by [`MAX_BYTES`].
+/// Reads a module for [`Binary::parse`], bounded by [`MAX_BYTES`]. `size` is what it will probably have.
 ///
 /// # Errors
 /// It can't be read, or is larger.
-pub(crate) fn read(name: &str, source: impl std::io::Read) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = std::io::Read::read_to_end(&mut source.take(MAX_BYTES + 1), &mut bytes);
-    read.map_err(|source| anyhow!("read {name}: {source}"))?;
+pub(crate) fn read(name: &str, source: impl Read, size: u64) -> Result<Vec<u8>> {
+    // With room for the end of file to be found in; what is said of the size is not believed without bound.
+    let mut bytes = Vec::with_capacity(usize::try_from(size.min(MAX_BYTES)).unwrap_or(0).saturating_add(1));
+    source.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|source| anyhow!("read {name}: {source}"))?;
     if bytes.len() as u64 > MAX_BYTES {
         bail!("{name} is larger than {MAX_BYTES} bytes, which no engine loads");
     }
@@ -324,6 +325,7 @@ mod tests {
         let table: &[(&[u8], &str)] = &[
             (b"", "empty"),
             (b"(module)", "wasm-tools parse"),
+            (b"\n  ;; text", "wasm-tools parse"),
             (b"\x7fELF\x02\x01\x01\xc8", ".cwasm"),
             (b"\x7fELF\x02\x01\x01\x00", "wasm32-wasip1"),
             (b"#!/bin/sh\n", "script"),

@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use lighter_oci::Kind;
-use serde::{Deserialize, Serialize};
+use lighter_runtime_api::{About, Supports};
+use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
 use super::{Binary, Entry, Item, entry, features};
@@ -22,20 +23,6 @@ const MAX_ABOUT: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Imports that a reason names before it counts the rest.
 const NAMED: usize = 3;
-
-/// What a runner says of itself.
-#[derive(Debug, Deserialize)]
-struct About {
-    version: String,
-    components: bool,
-    /// Modules whose functions it provides to core modules.
-    imports: Vec<String>,
-    /// Names of WebAssembly proposals.
-    features: Vec<String>,
-    /// Prefixes of the interfaces that it provides to components.
-    #[serde(default)]
-    worlds: Vec<String>,
-}
 
 /// An engine and what it makes of a binary.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -56,7 +43,7 @@ pub(crate) async fn judge_installed(binary: &Binary) -> Vec<Engine> {
     for name in ENGINES {
         let runner = folder.join(format!("lighter-{name}"));
         let (version, why_not) = match about(runner).await {
-            Ok(Some(about)) => (Some(about.version.clone()), judge(binary, &about)),
+            Ok(Some(about)) => (Some(about.version), judge(binary, &about.supports)),
             Ok(None) => (None, vec!["not installed".to_owned()]),
             Err(error) => (None, vec![format!("{error:#}")]),
         };
@@ -66,7 +53,7 @@ pub(crate) async fn judge_installed(binary: &Binary) -> Vec<Engine> {
 }
 
 /// Why this engine can't run the binary; nothing if it can.
-fn judge(binary: &Binary, engine: &About) -> Vec<String> {
+fn judge(binary: &Binary, engine: &Supports) -> Vec<String> {
     let mut why = Vec::new();
     if binary.kind == Kind::Component && !engine.components {
         // Nothing that follows is said of components by an engine without them.
@@ -100,7 +87,7 @@ fn judge(binary: &Binary, engine: &About) -> Vec<String> {
 }
 
 /// Whether a module's import is there: the functions of WASI 0.1 are counted, others are known by their module only.
-fn gives_import(engine: &About, item: &Item) -> bool {
+fn gives_import(engine: &Supports, item: &Item) -> bool {
     let module = item.module.as_deref().unwrap_or_default();
     let known = module != "wasi_snapshot_preview1" || WASI_0_1.contains(&item.name.as_str());
     known && engine.imports.iter().any(|provided| provided == module)
@@ -108,7 +95,7 @@ fn gives_import(engine: &About, item: &Item) -> bool {
 
 /// Whether a component's import is there. `worlds` are prefixes of interfaces, such as `wasi:cli/`; after an `@` may follow
 /// how their versions begin, as in `wasi:cli/@0.2`.
-fn gives_interface(engine: &About, name: &str) -> bool {
+fn gives_interface(engine: &Supports, name: &str) -> bool {
     let (interface, version) = name.split_once('@').unwrap_or((name, ""));
     engine.worlds.iter().any(|world| {
         let (prefix, versions) = world.split_once('@').unwrap_or((world, ""));
@@ -151,7 +138,9 @@ async fn about(runner: PathBuf) -> Result<Option<About>> {
     if !status.success() {
         bail!("`{name} about` failed ({status}); run it to see why, or install it again");
     }
-    serde_json::from_slice(&answer).map(Some).with_context(|| format!("read what {name} says of itself; install it again"))
+    serde_json::from_slice(&answer)
+        .map(Some)
+        .with_context(|| format!("read what {name} says of itself; install it again"))
 }
 
 /// The functions of `wasi_snapshot_preview1`. Source: WASI repository, `legacy/preview1/witx`.
@@ -209,10 +198,10 @@ const WASI_0_1: &[&str] = &[
 mod tests {
     use super::*;
 
-    fn engine(components: bool) -> About {
+    fn engine(components: bool) -> Supports {
         let worlds: &[&str] = if components { &["wasi:cli/@0.2", "wasi:io/"] } else { &[] };
         serde_json::from_value(serde_json::json!({
-            "name": "test", "version": "1", "components": components, "imports": ["wasi_snapshot_preview1"],
+            "components": components, "imports": ["wasi_snapshot_preview1"],
             "features": ["bulk-memory", "reference-types", "sign-extension"], "worlds": worlds,
         }))
         .unwrap()
@@ -263,7 +252,8 @@ mod tests {
 
     #[test]
     fn an_engine_without_components_says_so_and_nothing_else() {
-        let binary = Binary::parse("test", &wat::parse_str(r#"(component (import "x:y/z" (instance)))"#).unwrap()).unwrap();
+        let binary =
+            Binary::parse("test", &wat::parse_str(r#"(component (import "x:y/z" (instance)))"#).unwrap()).unwrap();
         let why = judge(&binary, &engine(false));
         assert!(why.len() == 1 && why[0].contains("not components"), "{why:?}");
     }
@@ -279,7 +269,9 @@ mod tests {
             path
         };
         assert!(about(folder.path().join("none")).await.unwrap().is_none());
-        let sound = runner("#!/bin/sh\necho '{\"name\":\"x\",\"version\":\"2\",\"components\":false,\"imports\":[],\"features\":[],\"worlds\":[]}'");
+        let sound = runner(
+            "#!/bin/sh\necho '{\"name\":\"x\",\"version\":\"2\",\"components\":false,\"imports\":[],\"features\":[],\"worlds\":[]}'",
+        );
         assert_eq!(about(sound).await.unwrap().unwrap().version, "2");
         for (text, expected) in [("#!/bin/sh\nexit 3", "failed"), ("#!/bin/sh\necho {", "says of itself")] {
             let error = format!("{:#}", about(runner(text)).await.unwrap_err());

@@ -45,7 +45,8 @@ fn entry_of_component(binary: &Binary) -> Entry {
         Entry::Command
     } else if exports("wasi:http/incoming-handler") || exports("wasi:http/handler") {
         Entry::Http
-    } else if !binary.exports.is_empty() && binary.exports.iter().all(|item| matches!(&*item.ty, "type" | "component")) {
+    } else if !binary.exports.is_empty() && binary.exports.iter().all(|item| matches!(&*item.ty, "type" | "component"))
+    {
         Entry::Missing("exports types only, so it is a package of interfaces (WIT), not a program")
     } else {
         Entry::Missing("exports neither wasi:cli/run nor wasi:http/incoming-handler, so it is a library, not a program")
@@ -59,7 +60,8 @@ mod tests {
 
     #[test]
     fn finds_the_entry() {
-        let command = |name: &str| format!(r#"(component (import "a:b/c@0.1.0" (instance $i)) (export "{name}" (instance $i)))"#);
+        let command =
+            |name: &str| format!(r#"(component (import "a:b/c@0.1.0" (instance $i)) (export "{name}" (instance $i)))"#);
         let table = [
             (r#"(module (func (export "_start")))"#.to_owned(), "command"),
             (r#"(module (func (export "_start") (param i32)))"#.to_owned(), "without parameters"),

@@ -30,28 +30,28 @@ const ROWS: &[Row] = &[
     Row {
         what: "arguments",
         container: "the image's and the user's",
-        run: "what follows --",
+        run: "the image's, or after --",
         functions: &["args_get"],
         interfaces: &["wasi:cli/environment"],
     },
     Row {
         what: "environment",
         container: "the image's and the user's",
-        run: "none (--env)",
+        run: "the image's, --env",
         functions: &["environ_get"],
         interfaces: &["wasi:cli/environment"],
     },
     Row {
         what: "standard streams",
         container: "the container's",
-        run: "the terminal's",
+        run: "the caller's",
         functions: &["fd_read", "fd_write"],
         interfaces: &["wasi:cli/stdin", "wasi:cli/stdout", "wasi:cli/stderr"],
     },
     Row {
         what: "files",
         container: "the image's as /, volumes",
-        run: "none (--dir)",
+        run: "a copy of the image's, --dir",
         functions: &["path_open", "fd_prestat_get"],
         interfaces: &["wasi:filesystem/preopens"],
     },
@@ -66,21 +66,21 @@ const ROWS: &[Row] = &[
     Row {
         what: "TCP",
         container: "the container's network",
-        run: "none (--port)",
+        run: "none (--port, --network)",
         functions: &[],
         interfaces: &["wasi:sockets/tcp", "wasi:sockets/types"],
     },
     Row {
         what: "UDP",
         container: "the container's network",
-        run: "none (--port)",
+        run: "none (--network)",
         functions: &[],
         interfaces: &["wasi:sockets/udp", "wasi:sockets/types"],
     },
     Row {
         what: "name lookup",
         container: "the container's resolver",
-        run: "none",
+        run: "none (--network)",
         functions: &[],
         interfaces: &["wasi:sockets/ip-name-lookup"],
     },
@@ -89,19 +89,15 @@ const ROWS: &[Row] = &[
 /// What there is to grant, in the same order for every binary.
 pub(crate) fn grants(binary: &Binary) -> Vec<Grant> {
     ROWS.iter()
-        .map(|row| Grant {
-            what: row.what,
-            imported: imports(binary, row),
-            container: row.container,
-            run: row.run,
-        })
+        .map(|row| Grant { what: row.what, imported: imports(binary, row), container: row.container, run: row.run })
         .collect()
 }
 
 fn imports(binary: &Binary, row: &Row) -> bool {
     match binary.kind {
         Kind::Module => binary.imports.iter().any(|item| {
-            item.module.as_deref().is_some_and(|module| module.starts_with("wasi_")) && row.functions.contains(&&*item.name)
+            item.module.as_deref().is_some_and(|module| module.starts_with("wasi_"))
+                && row.functions.contains(&&*item.name)
         }),
         Kind::Component => binary.imports.iter().any(|item| {
             let interface = item.name.split('@').next().unwrap_or_default();

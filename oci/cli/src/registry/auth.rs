@@ -2,7 +2,10 @@
 //!
 //! <https://distribution.github.io/distribution/spec/auth/>
 
-use std::cell::RefCell;
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+};
 
 use docker_credential::DockerCredential;
 use http_auth::ChallengeRef;
@@ -15,11 +18,14 @@ use super::{
     Error,
     body::bounded,
     credentials,
-    error::{innermost, readable},
+    error::{innermost, readable, refusal},
 };
 
 /// A token server's answer is a token and little more.
 const MAX_TOKEN: u64 = 1 << 20;
+
+const NOT_ACCEPTED: &str = "; the credential that Docker has for it is not accepted";
+const NOT_ALLOWED: &str = "; the account that Docker has for it may not do this";
 
 /// What goes into the `Authorization` header of each request, once the registry asked for it.
 #[derive(Debug)]
@@ -28,11 +34,20 @@ pub(super) struct Auth {
     /// What a token is to allow, such as `repository:library/hello:pull`.
     scopes: Vec<String>,
     header: RefCell<Option<HeaderValue>>,
+    presented: Cell<&'static str>,
+    /// Docker's configuration.
+    config: Option<PathBuf>,
 }
 
 impl Auth {
     pub(super) fn new(registry: &str, scopes: Vec<String>) -> Self {
-        Self { registry: registry.to_owned(), scopes, header: RefCell::new(None) }
+        Self {
+            registry: registry.to_owned(),
+            scopes,
+            header: RefCell::new(None),
+            presented: Cell::new(""),
+            config: credentials::config_path(),
+        }
     }
 
     /// The header's value, if one is known.
@@ -40,9 +55,19 @@ impl Auth {
         self.header.borrow().clone()
     }
 
+    /// What to add to a refusal that came in spite of the header; empty if we had no name to give.
+    pub(super) fn presented(&self) -> &'static str {
+        self.presented.get()
+    }
+
     #[cfg(test)]
     pub(super) fn set(&self, header: HeaderValue) {
         *self.header.borrow_mut() = Some(header);
+    }
+
+    #[cfg(test)]
+    pub(super) fn use_config(&mut self, path: PathBuf) {
+        self.config = Some(path);
     }
 
     /// Gets what the registry asked for. `used` is the header that it didn't like.
@@ -77,11 +102,12 @@ impl Auth {
         let header = if let Some(bearer) = named("bearer") {
             self.token(http, operation, bearer).await?
         } else if named("basic").is_some() {
-            match credentials::find(&self.registry)? {
-                Some(DockerCredential::UsernamePassword(..)) if used.is_some() => {
-                    return Err(denied("; the credential that Docker has for it is not accepted"));
+            match credentials::find(&self.registry, self.config.as_deref())? {
+                Some(DockerCredential::UsernamePassword(..)) if used.is_some() => return Err(denied(NOT_ACCEPTED)),
+                Some(DockerCredential::UsernamePassword(user, password)) => {
+                    self.presented.set(NOT_ACCEPTED);
+                    basic(http, user, password)
                 }
-                Some(DockerCredential::UsernamePassword(user, password)) => basic(http, user, password),
                 Some(DockerCredential::IdentityToken(_)) => {
                     return Err(denied("; it asks for a password, and Docker has a token for it"));
                 }
@@ -101,8 +127,7 @@ impl Auth {
         operation: &str,
         challenge: &ChallengeRef<'_>,
     ) -> Result<Option<HeaderValue>, Error> {
-        let nonsense =
-            |what: String| Error::Nonsense { registry: self.registry.clone(), operation: operation.to_owned(), what };
+        let nonsense = |what: String| Error::Nonsense { operation: operation.to_owned(), what };
         let parameter = |name: &str| {
             let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.to_unescaped())
@@ -113,7 +138,7 @@ impl Auth {
         let mut scopes = self.scopes.clone();
         scopes.extend(parameter("scope").filter(|scope| !scopes.contains(scope)));
         let service = parameter("service");
-        let credential = credentials::find(&self.registry)?;
+        let credential = credentials::find(&self.registry, self.config.as_deref())?;
         let has_credential = credential.is_some();
         let request = match credential {
             Some(DockerCredential::IdentityToken(token)) => {
@@ -138,23 +163,20 @@ impl Auth {
                 }
             }
         };
-        let broken = |error: reqwest::Error| Error::BrokenOff {
-            registry: self.registry.clone(),
-            operation: format!("get a token from {}", realm.host_str().unwrap_or_default()),
-            why: innermost(&error),
-        };
+        let get_token = format!("get a token for {} from {}", self.registry, realm.host_str().unwrap_or_default());
+        let broken = |error: reqwest::Error| Error::BrokenOff { operation: get_token.clone(), why: innermost(&error) };
         let response = request.timeout(super::ANSWERS_WITHIN).send().await.map_err(broken)?;
         match response.status() {
             StatusCode::OK => (),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
-                let why = if has_credential { "; the credential that Docker has for it is not accepted" } else { "" };
+                let why = if has_credential { NOT_ACCEPTED } else { "" };
                 return Err(Error::Denied {
                     registry: self.registry.clone(),
                     operation: operation.to_owned(),
                     why: why.to_owned(),
                 });
             }
-            _ => return Err(super::refusal(&self.registry, "get a token", response).await),
+            _ => return Err(refusal(&self.registry, &get_token, response).await),
         }
         let too_much = || nonsense("has a token server that answers more than a token".to_owned());
         let body = bounded(response, MAX_TOKEN).await.map_err(broken)?.ok_or_else(too_much)?;
@@ -165,6 +187,7 @@ impl Auth {
         let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| nonsense("has a token server whose token is no header value".to_owned()))?;
         header.set_sensitive(true);
+        self.presented.set(if has_credential { NOT_ALLOWED } else { "" });
         Ok(Some(header))
     }
 }

@@ -61,7 +61,6 @@ mod tests {
 
     fn refused(status: StatusCode, retry_after: Option<u64>) -> Error {
         Error::Refused {
-            registry: "r.test".to_owned(),
             operation: "get".to_owned(),
             status,
             codes: Vec::new(),
@@ -77,7 +76,7 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_tried_again_and_not_for_ever() {
-        let broken = Error::BrokenOff { registry: String::new(), operation: String::new(), why: String::new() };
+        let broken = Error::BrokenOff { operation: String::new(), why: String::new() };
         let unreachable = |for_good| Error::Unreachable { registry: String::new(), why: String::new(), for_good };
         let denied = Error::Denied { registry: String::new(), operation: String::new(), why: String::new() };
         let table = [

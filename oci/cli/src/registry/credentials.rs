@@ -1,6 +1,11 @@
 //! Who we are: what `docker login` left behind.
 
-use std::{collections::HashMap, env, fs, io::ErrorKind, path::PathBuf};
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use docker_credential::{CredentialRetrievalError as Failure, DockerCredential, get_credential_from_reader};
 
@@ -10,23 +15,20 @@ use super::Error;
 /// Source: docker-credential-helpers, `credentials.errCredentialsNotFoundMessage`.
 const HELPER_HAS_NONE: &str = "credentials not found";
 
-/// The credential for a registry in Docker's `config.json` or from a helper that it names; `None` to go without.
-///
-/// # Errors
-/// The file is damaged, or a helper fails.
-pub(super) fn find(registry: &str) -> Result<Option<DockerCredential>, Error> {
-    let Some(path) = config_path() else { return Ok(None) };
-    find_in(registry, path)
-}
-
-fn config_path() -> Option<PathBuf> {
+/// Where Docker's configuration is: `$DOCKER_CONFIG/config.json`, or else `~/.docker/config.json`.
+pub(super) fn config_path() -> Option<PathBuf> {
     let set = |variable| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     Some(set("DOCKER_CONFIG").or_else(|| Some(set("HOME")?.join(".docker")))?.join("config.json"))
 }
 
-fn find_in(registry: &str, path: PathBuf) -> Result<Option<DockerCredential>, Error> {
+/// The credential for a registry in the configuration or from a helper that it names; `None` to go without.
+///
+/// # Errors
+/// The file is damaged, or a helper fails.
+pub(super) fn find(registry: &str, config: Option<&Path>) -> Result<Option<DockerCredential>, Error> {
+    let Some(path) = config else { return Ok(None) };
     let failed = |why: String| Error::Credentials { registry: registry.to_owned(), why };
-    let bytes = match fs::read(&path) {
+    let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(format!("read {}: {error}", path.display()))),
@@ -78,7 +80,7 @@ mod tests {
     fn the_configuration_is_understood_or_its_fault_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
-        assert_eq!(find_in("r.test", path.clone()).unwrap(), None);
+        assert_eq!(find("r.test", Some(&path)).unwrap(), None);
         let user = |name: &str, password: &str| Some(DockerCredential::UsernamePassword(name.into(), password.into()));
         for (config, registry, expected) in [
             (r#"{}"#, "r.test", None),
@@ -92,7 +94,7 @@ mod tests {
             ),
         ] {
             fs::write(&path, config).unwrap();
-            assert_eq!(find_in(registry, path.clone()).unwrap(), expected, "{config}");
+            assert_eq!(find(registry, Some(&path)).unwrap(), expected, "{config}");
         }
         for (config, says) in [
             ("not json", "config.json is not a Docker configuration"),
@@ -101,7 +103,7 @@ mod tests {
             (r#"{"credHelpers": {"r.test": "not-there-either"}}"#, "docker-credential-not-there-either"),
         ] {
             fs::write(&path, config).unwrap();
-            let error = find_in("r.test", path.clone()).unwrap_err().to_string();
+            let error = find("r.test", Some(&path)).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("r.test"), "{error}");
         }
     }

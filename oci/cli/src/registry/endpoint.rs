@@ -44,7 +44,9 @@ impl Endpoint {
         let builder = || {
             let builder = Client::builder().user_agent(concat!("lighter/", env!("CARGO_PKG_VERSION")));
             // Nothing that began with TLS goes on without it: redirects, token servers, uploads.
-            builder.connect_timeout(CONNECT).https_only(!plain)
+            let builder = builder.connect_timeout(CONNECT).https_only(!plain);
+            // No proxy leads to this machine.
+            if is_loopback(registry) { builder.no_proxy() } else { builder }
         };
         let http = match builder().tls_certs_merge(certificates).build() {
             // A machine without any CA can still speak plain HTTP.

@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode, header::RETRY_AFTER};
+use tokio::time::timeout;
 
-/// Each message names the registry and what was asked of it.
+use super::{ANSWERS_WITHIN, body::bounded};
+
+/// Bytes of a complaint that are looked at.
+const MAX_MESSAGE: u64 = 64 << 10;
+
+/// Each message names the registry and what was asked of it: operations carry the name of the image or repository.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The client can't be made: certificates that aren't any, a host that is none.
@@ -26,17 +32,15 @@ pub(crate) enum Error {
         for_good: bool,
     },
     /// The connection broke, or nothing more came.
-    #[error("{operation}: registry {registry} broke off: {why}")]
+    #[error("{operation}: the registry broke off: {why}")]
     BrokenOff {
-        /// Host and port.
-        registry: String,
-        /// Such as `get blob sha256:…`.
+        /// Such as `get blob sha256:… of r.test/hello`.
         operation: String,
         /// The innermost cause.
         why: String,
     },
     /// It wants to know who we are, or knows and says no.
-    #[error("{operation}: registry {registry} denies access{why}; log in with `docker login {registry}`")]
+    #[error("{operation}: the registry denies access{why}; log in with `docker login {registry}`")]
     Denied {
         /// Host and port.
         registry: String,
@@ -46,20 +50,16 @@ pub(crate) enum Error {
         why: String,
     },
     /// The image or blob isn't there.
-    #[error("{operation}: not found on registry {registry}{why}")]
+    #[error("{operation}: not found{why}")]
     NotFound {
-        /// Host and port.
-        registry: String,
         /// What was asked.
         operation: String,
         /// What it says, or empty.
         why: String,
     },
     /// Any other answer than the one that was asked for.
-    #[error("{operation}: registry {registry} answers {status}{why}")]
+    #[error("{operation}: the registry answers {status}{why}")]
     Refused {
-        /// Host and port.
-        registry: String,
         /// What was asked.
         operation: String,
         /// HTTP status.
@@ -72,10 +72,8 @@ pub(crate) enum Error {
         retry_after: Option<Duration>,
     },
     /// An answer that makes no sense.
-    #[error("{operation}: registry {registry} {what}")]
+    #[error("{operation}: the registry {what}")]
     Nonsense {
-        /// Host and port.
-        registry: String,
         /// What was asked.
         operation: String,
         /// What it did.
@@ -131,6 +129,51 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// What an answer that isn't the expected one means.
+pub(super) async fn refusal(registry: &str, operation: &str, response: Response) -> Error {
+    let (registry, operation) = (registry.to_owned(), operation.to_owned());
+    let status = response.status();
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let retry_after = seconds.map(Duration::from_secs);
+    // What can't be read of a complaint is no second complaint.
+    let body = match timeout(ANSWERS_WITHIN, bounded(response, MAX_MESSAGE)).await {
+        Ok(Ok(Some(body))) => body,
+        _ => Vec::new(),
+    };
+    let complaint: Complaint = serde_json::from_slice(&body).unwrap_or_default();
+    let codes: Vec<String> = complaint.errors.iter().map(|error| error.code.clone()).collect();
+    let said = complaint.errors.iter().map(|error| format!("{}: {}", error.code, error.message)).collect::<Vec<_>>();
+    let text = if said.is_empty() { String::from_utf8_lossy(&body).into_owned() } else { said.join(", ") };
+    let text = readable(&text);
+    let mut why = if text.is_empty() { String::new() } else { format!(" ({text})") };
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied { registry, operation, why },
+        StatusCode::NOT_FOUND => Error::NotFound { operation, why },
+        _ => {
+            if let Some(after) = retry_after {
+                why += &format!(" and wants to be asked again in {} s", after.as_secs());
+            } else if text.contains("HTTP request to an HTTPS server") {
+                why += &format!("; put its CA's certificate into /etc/docker/certs.d/{registry}/ca.crt");
+            }
+            Error::Refused { operation, status, codes, why, retry_after }
+        }
+    }
+}
+
+/// Source: distribution-spec, "Error Codes".
+#[derive(Default, serde::Deserialize)]
+struct Complaint {
+    errors: Vec<ComplaintEntry>,
+}
+
+#[derive(serde::Deserialize)]
+struct ComplaintEntry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
 }
 
 /// The reason at the bottom of the chain: the layers above say "error sending request".

@@ -7,6 +7,7 @@ use std::{
 };
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -42,6 +43,10 @@ pub(crate) struct State {
     pub(crate) requests: Vec<String>,
     /// User and password as `Basic` sends them, if they are to be asked for.
     pub(crate) basic: Option<&'static str>,
+    /// The token that it takes, if it takes one; the server for it gives it to everybody.
+    pub(crate) bearer: Option<&'static str>,
+    /// What the token server was asked: query, body, and authorization.
+    pub(crate) token_requests: Vec<String>,
     /// Blobs that other repositories have.
     pub(crate) elsewhere: BTreeMap<String, Vec<u8>>,
 }
@@ -201,6 +206,21 @@ fn answer(request: &Request, body: Vec<u8>, state: &mut State) -> (String, Vec<u
         && request.headers.get("authorization").is_none_or(|given| given != &format!("Basic {basic}"))
     {
         return says("401 Unauthorized\r\nwww-authenticate: Basic realm=\"fake\"");
+    }
+    if request.path.starts_with("/token") {
+        let query = request.path.split_once('?').map_or("", |(_, query)| query);
+        let authorization = request.headers.get("authorization").map_or("", String::as_str);
+        state.token_requests.push(format!("{query} {} {authorization}", String::from_utf8(body).unwrap()));
+        let token = json!({"token": state.bearer}).to_string();
+        return ("HTTP/1.1 200 OK\r\n".to_owned(), token.into_bytes());
+    }
+    if let Some(bearer) = state.bearer
+        && request.headers.get("authorization").is_none_or(|given| given != &format!("Bearer {bearer}"))
+    {
+        let host = &request.headers["host"];
+        return says(&format!(
+            "401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://{host}/token\",service=\"fake\",scope=\"repository:x:pull\""
+        ));
     }
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     let query: BTreeMap<String, String> = query

@@ -10,6 +10,7 @@ mod body;
 mod credentials;
 mod endpoint;
 mod error;
+mod exchange;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod fake;
@@ -17,29 +18,20 @@ pub(crate) mod fake;
 use std::{
     cell::Cell,
     fs::File,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use lighter_oci::image::{self, media};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use reqwest::{
-    Method, RequestBuilder, Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER},
+    Method, RequestBuilder, StatusCode, Url,
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE},
 };
 use sha2::{Digest as _, Sha256};
-use tokio::time::timeout;
 
 pub(crate) use self::error::Error;
-use self::{
-    auth::Auth,
-    backoff::Backoff,
-    endpoint::Endpoint,
-    error::{innermost, readable},
-};
+use self::{auth::Auth, backoff::Backoff, endpoint::Endpoint, error::readable};
 use crate::{
     output::Output,
     reference::Reference,
@@ -50,8 +42,6 @@ use crate::{
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// From an upload's last byte to the answer: the registry hashes the blob, and may copy it to where it stays.
 const STORES_WITHIN: Duration = Duration::from_secs(300);
-/// Bytes of an error message that are looked at.
-const MAX_MESSAGE: u64 = 64 << 10;
 /// A try that moved so many bytes was no failure to count.
 const PROGRESS: u64 = 1 << 20;
 
@@ -107,6 +97,17 @@ impl<'a> Registry<'a> {
         })
     }
 
+    /// Says who we are, before several requests at once have to; and finds out early if there is no such registry.
+    pub(crate) async fn greet(&self) -> Result<(), Error> {
+        let operation = &format!("connect to {}", self.name);
+        self.retry(async || {
+            let response = self.send(operation, Method::GET, &self.endpoint.base, |get| get).await?;
+            // What answers otherwise may still have an API below.
+            self.expect(operation, response, &[StatusCode::OK, StatusCode::NOT_FOUND]).await.map(|_| ())
+        })
+        .await
+    }
+
     /// The manifest or index of a tag or digest: its descriptor and bytes, compared with each other.
     pub(crate) async fn manifest(&self, tag_or_digest: &str) -> Result<(Descriptor, Vec<u8>), Error> {
         let operation = format!("get manifest {}", self.named(tag_or_digest));
@@ -132,7 +133,7 @@ impl<'a> Registry<'a> {
 
     /// A small blob, such as a config; verified.
     pub(crate) async fn small_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, Error> {
-        let operation = format!("get blob {} of {}", blob.digest(), self.repository);
+        let operation = format!("get blob {} of {}", blob.digest(), self.place());
         let url = self.url(&["blobs", blob.digest().as_ref()])?;
         self.retry(async || {
             let response = self.send(&operation, Method::GET, &url, |get| get).await?;
@@ -153,7 +154,7 @@ impl<'a> Registry<'a> {
         partial: &mut Partial,
         at: impl Fn(u64),
     ) -> Result<(), Error> {
-        let operation = format!("get blob {} of {}", blob.digest(), self.repository);
+        let operation = format!("get blob {} of {}", blob.digest(), self.place());
         let url = self.url(&["blobs", blob.digest().as_ref()])?;
         let mut backoff = Backoff::default();
         while partial.len() < blob.size() {
@@ -216,7 +217,7 @@ impl<'a> Registry<'a> {
 
     /// Whether the repository has the blob.
     pub(crate) async fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error> {
-        let operation = format!("look for blob {} in {}", blob.digest(), self.repository);
+        let operation = format!("look for blob {} in {}", blob.digest(), self.place());
         let url = self.url(&["blobs", blob.digest().as_ref()])?;
         self.retry(async || {
             let response = self.send(&operation, Method::HEAD, &url, |head| head).await?;
@@ -228,7 +229,7 @@ impl<'a> Registry<'a> {
 
     /// Takes the blob over from another repository of the registry: whether it did. If not, it must be uploaded.
     pub(crate) async fn mount(&self, blob: &Descriptor, from: &str) -> Result<bool, Error> {
-        let operation = format!("mount blob {} from {from}", blob.digest());
+        let operation = format!("mount blob {} from {}/{from}", blob.digest(), self.name);
         let mut url = self.url(&["blobs", "uploads", ""])?;
         url.query_pairs_mut().append_pair("mount", blob.digest().as_ref()).append_pair("from", from);
         self.retry(async || {
@@ -249,7 +250,7 @@ impl<'a> Registry<'a> {
 
     /// Uploads a blob. `at` is told how many bytes went.
     pub(crate) async fn upload(&self, blob: &Descriptor, file: File, at: impl Fn(u64)) -> Result<(), Error> {
-        let operation = format!("upload blob {} to {}", blob.digest(), self.repository);
+        let operation = format!("upload blob {} to {}", blob.digest(), self.place());
         let uploads = self.url(&["blobs", "uploads", ""])?;
         let file = Arc::new(file);
         self.retry(async || {
@@ -294,190 +295,20 @@ impl<'a> Registry<'a> {
         .await
     }
 
-    /// Tries until it works or [`Backoff`] gives up.
-    async fn retry<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> Result<T, Error> {
-        let mut backoff = Backoff::default();
-        loop {
-            match attempt().await {
-                Ok(done) => return Ok(done),
-                Err(error) => self.pause(&mut backoff, error).await?,
-            }
-        }
-    }
-
-    /// Waits before the next try and says so, or returns the error.
-    async fn pause(&self, backoff: &mut Backoff, error: Error) -> Result<(), Error> {
-        let Some(wait) = backoff.after(&error, self.reached.get()) else { return Err(error) };
-        self.output.note(&format!("{error}; try {} in {:.1} s", backoff.next_try(), wait.as_secs_f64()));
-        tokio::time::sleep(wait).await;
-        Ok(())
-    }
-
-    /// [`Self::exchange`], and an answer in time.
-    async fn send(
-        &self,
-        operation: &str,
-        method: Method,
-        url: &Url,
-        dress: impl Fn(RequestBuilder) -> RequestBuilder,
-    ) -> Result<Response, Error> {
-        match timeout(ANSWERS_WITHIN, self.exchange(operation, method, url, dress)).await {
-            Ok(response) => response,
-            Err(_) => Err(self.broken(operation, "no answer".to_owned())),
-        }
-    }
-
-    /// One request and its answer, or two: authenticated if the registry asks for it.
-    async fn exchange(
-        &self,
-        operation: &str,
-        method: Method,
-        url: &Url,
-        dress: impl Fn(RequestBuilder) -> RequestBuilder,
-    ) -> Result<Response, Error> {
-        // An upload may go to another host, which our credentials are not for (CVE-2020-15157).
-        let ours = url.origin() == self.endpoint.base.origin();
-        let mut asked = false;
-        loop {
-            let authorization = if ours { self.auth.header() } else { None };
-            let mut request = dress(self.endpoint.http.request(method.clone(), url.clone()));
-            if let Some(authorization) = &authorization {
-                request = request.header(AUTHORIZATION, authorization);
-            }
-            let response = request.send().await.map_err(|error| self.failed(operation, &error))?;
-            self.reached.set(true);
-            if response.status() != StatusCode::UNAUTHORIZED || !ours || asked {
-                return Ok(response);
-            }
-            asked = true;
-            self.auth.answer(&self.endpoint.http, operation, &response, authorization.as_ref()).await?;
-        }
-    }
-
-    /// Waits for an upload as long as it moves.
-    async fn watch(
-        &self,
-        operation: &str,
-        upload: impl Future<Output = Result<Response, Error>>,
-        size: u64,
-        sent: &AtomicU64,
-        at: &impl Fn(u64),
-    ) -> Result<Response, Error> {
-        const LOOK: Duration = Duration::from_millis(100);
-        let mut upload = std::pin::pin!(upload);
-        let (mut last, mut still) = (0, Duration::ZERO);
-        loop {
-            if let Ok(response) = timeout(LOOK, &mut upload).await {
-                return response;
-            }
-            let now = sent.load(Ordering::Relaxed);
-            still = if now == last { still + LOOK } else { Duration::ZERO };
-            last = now;
-            at(now);
-            if still >= if now == size { STORES_WITHIN } else { ANSWERS_WITHIN } {
-                return Err(self.broken(operation, format!("it takes no more after {now} of {size} bytes")));
-            }
-        }
-    }
-
-    /// The response, if its status is one of these.
-    async fn expect(&self, operation: &str, response: Response, expected: &[StatusCode]) -> Result<Response, Error> {
-        if expected.contains(&response.status()) {
-            Ok(response)
-        } else {
-            Err(refusal(&self.name, operation, response).await)
-        }
-    }
-
-    /// A body that is a document: bounded.
-    async fn document(&self, operation: &str, response: Response) -> Result<Vec<u8>, Error> {
-        let body = self.in_time(operation, body::bounded(response, image::MAX_DOCUMENT)).await?;
-        let most = image::MAX_DOCUMENT;
-        body.ok_or_else(|| {
-            self.nonsense(operation, format!("sends more than the {most} bytes that a document may have"))
-        })
-    }
-
-    async fn in_time<T>(
-        &self,
-        operation: &str,
-        piece: impl Future<Output = Result<T, reqwest::Error>>,
-    ) -> Result<T, Error> {
-        match timeout(ANSWERS_WITHIN, piece).await {
-            Ok(piece) => piece.map_err(|error| self.failed(operation, &error)),
-            Err(_) => Err(self.broken(operation, "nothing more came".to_owned())),
-        }
-    }
-
     fn url(&self, path: &[&str]) -> Result<Url, Error> {
         let path = format!("{}/{}", self.repository, path.join("/"));
         self.endpoint.base.join(&path).map_err(|error| self.nonsense(&path, format!("has no such address: {error}")))
     }
 
+    /// The repository, for messages.
+    fn place(&self) -> String {
+        format!("{}/{}", self.name, self.repository)
+    }
+
     fn named(&self, tag_or_digest: &str) -> String {
         let separator = if tag_or_digest.contains(':') { '@' } else { ':' };
-        format!("{}{separator}{tag_or_digest}", self.repository)
+        format!("{}{separator}{tag_or_digest}", self.place())
     }
-
-    fn failed(&self, operation: &str, error: &reqwest::Error) -> Error {
-        if error.is_connect() {
-            return self.endpoint.unreachable(&self.name, error);
-        }
-        self.broken(operation, innermost(error))
-    }
-
-    fn broken(&self, operation: &str, why: String) -> Error {
-        Error::BrokenOff { registry: self.name.clone(), operation: operation.to_owned(), why }
-    }
-
-    fn nonsense(&self, operation: &str, what: String) -> Error {
-        Error::Nonsense { registry: self.name.clone(), operation: operation.to_owned(), what }
-    }
-}
-
-/// What an answer that isn't the expected one means.
-async fn refusal(registry: &str, operation: &str, response: Response) -> Error {
-    let (registry, operation) = (registry.to_owned(), operation.to_owned());
-    let status = response.status();
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let retry_after = seconds.map(Duration::from_secs);
-    // What can't be read of a complaint is no second complaint.
-    let body = match timeout(ANSWERS_WITHIN, body::bounded(response, MAX_MESSAGE)).await {
-        Ok(Ok(Some(body))) => body,
-        _ => Vec::new(),
-    };
-    let complaint: Complaint = serde_json::from_slice(&body).unwrap_or_default();
-    let codes: Vec<String> = complaint.errors.iter().map(|error| error.code.clone()).collect();
-    let said = complaint.errors.iter().map(|error| format!("{}: {}", error.code, error.message)).collect::<Vec<_>>();
-    let text = if said.is_empty() { String::from_utf8_lossy(&body).into_owned() } else { said.join(", ") };
-    let text = readable(&text);
-    let mut why = if text.is_empty() { String::new() } else { format!(" ({text})") };
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied { registry, operation, why },
-        StatusCode::NOT_FOUND => Error::NotFound { registry, operation, why },
-        _ => {
-            if let Some(after) = retry_after {
-                why += &format!(" and wants to be asked again in {} s", after.as_secs());
-            } else if text.contains("HTTP request to an HTTPS server") {
-                why += &format!("; put its CA's certificate into /etc/docker/certs.d/{registry}/ca.crt");
-            }
-            Error::Refused { registry, operation, status, codes, why, retry_after }
-        }
-    }
-}
-
-/// Source: distribution-spec, "Error Codes".
-#[derive(Default, serde::Deserialize)]
-struct Complaint {
-    errors: Vec<ComplaintEntry>,
-}
-
-#[derive(serde::Deserialize)]
-struct ComplaintEntry {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
 }
 
 /// A request with a body of no bytes; some registries insist on its length.

@@ -49,17 +49,10 @@ fn a_download_survives_what_a_registry_does() {
         ("no range, cut again", &[Fault::Cut(5), Fault::IgnoreRange, Fault::Cut(1)], &["", " bytes=5-"]),
         (
             "500 twice",
-            &[
-                Fault::Answer("HTTP/1.1 500 Oops\r\n\r\n"),
-                Fault::Answer("HTTP/1.1 503 Oops\r\n\r\n"),
-            ],
+            &[Fault::Answer("HTTP/1.1 500 Oops\r\n\r\n"), Fault::Answer("HTTP/1.1 503 Oops\r\n\r\n")],
             &["", "", ""],
         ),
-        (
-            "too many requests",
-            &[Fault::Answer("HTTP/1.1 429 Slow\r\nretry-after: 1\r\n\r\n")],
-            &["", ""],
-        ),
+        ("too many requests", &[Fault::Answer("HTTP/1.1 429 Slow\r\nretry-after: 1\r\n\r\n")], &["", ""]),
         ("the answer is no HTTP", &[Fault::Answer("\0\0\0")], &["", ""]),
         ("no answer at all", &[Fault::Answer("")], &["", ""]),
         (
@@ -75,11 +68,7 @@ fn a_download_survives_what_a_registry_does() {
             ],
             &["", " bytes=5-", ""],
         ),
-        (
-            "no such range",
-            &[Fault::Cut(5), Fault::Answer("HTTP/1.1 416 No\r\n\r\n")],
-            &["", " bytes=5-", ""],
-        ),
+        ("no such range", &[Fault::Cut(5), Fault::Answer("HTTP/1.1 416 No\r\n\r\n")], &["", " bytes=5-", ""]),
     ];
     for (name, faults, requests) in table {
         Fake::with(async |fake: Fake| {
@@ -116,23 +105,17 @@ fn a_registry_that_says_when_to_come_back_is_obeyed() {
 #[test]
 fn what_will_not_pass_is_not_tried_again() {
     let table = [
-        ("HTTP/1.1 404 Not Found\r\n\r\n", "get manifest x:1: not found on registry"),
+        ("HTTP/1.1 404 Not Found\r\n\r\n", "/x:1: not found"),
         (
             "HTTP/1.1 403 Forbidden\r\n\r\n{\"errors\":[{\"code\":\"DENIED\",\"message\":\"not\\u001b[31m for you\"}]} ",
             "denies access (DENIED: not [31m for you); log in with `docker login 127.0.0.1:",
         ),
-        (
-            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic\r\n\r\n",
-            "log in with `docker login",
-        ),
+        ("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic\r\n\r\n", "log in with `docker login"),
         (
             "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"no address\"\r\n\r\n",
             "names a token server that is none",
         ),
-        (
-            "HTTP/1.1 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.   ",
-            "certs.d",
-        ),
+        ("HTTP/1.1 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.   ", "certs.d"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 5000000\r\n\r\n", "broke off"),
     ];
     for (answer, says) in table {
@@ -190,7 +173,8 @@ fn a_registry_that_is_down_is_named_within_seconds() {
 
 #[test]
 fn an_upload_starts_over_after_a_fault() {
-    let table: &[(&str, &[(&'static str, Fault)], usize)] = &[
+    type Case<'a> = (&'a str, &'a [(&'static str, Fault)], usize);
+    let table: &[Case<'_>] = &[
         ("nothing wrong", &[], 1),
         ("cut", &[("PUT", Fault::CutRequest(4))], 2),
         ("500", &[("PUT", Fault::Answer("HTTP/1.1 500 Oops\r\n\r\n"))], 2),
@@ -248,6 +232,67 @@ fn credentials_are_for_the_registry_alone() {
 }
 
 #[test]
+fn a_token_is_asked_for_with_what_docker_has() {
+    let table = [
+        (
+            "{}",
+            "scope=repository%3Ax%3Apull%2Cpush&scope=repository%3Aa%2Fb%3Apull&scope=repository%3Ax%3Apull&service=fake  ",
+        ),
+        (
+            r#"{"auths": {"HOST": {"auth": "dTpw"}}}"#,
+            "scope=repository%3Ax%3Apull%2Cpush&scope=repository%3Aa%2Fb%3Apull&scope=repository%3Ax%3Apull&service=fake  \
+             Basic dTpw",
+        ),
+        (
+            r#"{"auths": {"HOST": {"identitytoken": "t&t"}}}"#,
+            " grant_type=refresh_token&client_id=lighter&refresh_token=t%26t&\
+             scope=repository%3Ax%3Apull%2Cpush+repository%3Aa%2Fb%3Apull+repository%3Ax%3Apull&service=fake ",
+        ),
+    ];
+    for (config, asked) in table {
+        Fake::with(async |fake: Fake| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("config.json");
+            std::fs::write(&path, config.replace("HOST", &fake.host)).unwrap();
+            fake.state.borrow_mut().bearer = Some("one");
+            let output = output();
+            let sources = ["a/b".to_owned()];
+            let mut client = Registry::new(&fake.reference("x:1"), false, Access::Push(&sources), &output).unwrap();
+            client.auth.use_config(path);
+            client.greet().await.unwrap();
+            fake.manifest("1", "application/vnd.oci.image.manifest.v1+json", b"{}");
+            client.manifest("1").await.unwrap();
+            client.manifest("1").await.unwrap();
+            assert_eq!(fake.state.borrow().token_requests, [asked]);
+            // The token ran out.
+            fake.state.borrow_mut().bearer = Some("two");
+            client.manifest("1").await.unwrap();
+            assert_eq!(fake.state.borrow().token_requests.len(), 2);
+        });
+    }
+}
+
+#[test]
+fn a_wrong_password_is_told_from_none() {
+    for (config, says) in [
+        (r#"{}"#, "denies access; log in with `docker login"),
+        (r#"{"auths": {"HOST": {"auth": "dTp3"}}}"#, "the credential that Docker has for it is not accepted"),
+    ] {
+        Fake::with(async |fake: Fake| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("config.json");
+            std::fs::write(&path, config.replace("HOST", &fake.host)).unwrap();
+            fake.state.borrow_mut().basic = Some("dTpw");
+            let output = output();
+            let mut client = client(&fake, &output);
+            client.auth.use_config(path);
+            let error = client.manifest("1").await.unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        });
+    }
+}
+
+#[test]
 fn a_dislike_of_the_manifest_is_told_from_others() {
     Fake::with(async |fake| {
         let output = output();
@@ -258,10 +303,7 @@ fn a_dislike_of_the_manifest_is_told_from_others() {
                 true,
             ),
             ("HTTP/1.1 415 Bad\r\n\r\n", true),
-            (
-                "HTTP/1.1 400 Bad\r\n\r\n{\"errors\":[{\"code\":\"NAME_INVALID\",\"message\":\"a name\"}]}",
-                false,
-            ),
+            ("HTTP/1.1 400 Bad\r\n\r\n{\"errors\":[{\"code\":\"NAME_INVALID\",\"message\":\"a name\"}]}", false),
             ("HTTP/1.1 403 Bad\r\n\r\n", false),
         ] {
             fake.fault("PUT", Fault::Answer(answer));

@@ -1,31 +1,34 @@
 //! Writing blobs.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use oci_spec::image::Descriptor;
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
 use super::{BLOBS, INGEST};
+use crate::pending::Pending;
+
+/// Of all files in the store; who may look at them, its folder says.
+pub(super) const MODE: u32 = 0o644;
 
 /// A blob in the making.
 #[derive(Debug)]
 pub(crate) struct BlobWriter {
     root: PathBuf,
-    file: NamedTempFile,
+    file: Pending,
     hasher: Sha256,
     size: u64,
 }
 
 impl BlobWriter {
     pub(super) fn new(root: &Path) -> Result<Self> {
-        let file = temporary(root).map_err(|error| write_error(&root.join(INGEST), error))?;
+        let folder = root.join(INGEST);
+        let file = Pending::new(&folder, MODE).map_err(|error| write_error(&folder, error))?;
         Ok(Self { root: root.to_owned(), file, hasher: Sha256::new(), size: 0 })
     }
 
@@ -52,8 +55,7 @@ impl BlobWriter {
 
     fn publish(self, digest: String) -> Result<(String, u64)> {
         let path = self.root.join(BLOBS).join(&digest["sha256:".len()..]);
-        self.file.as_file().sync_all().map_err(|error| write_error(&path, error))?;
-        self.file.persist(&path).map_err(|error| write_error(&path, error.error))?;
+        self.file.publish(&path).map_err(|error| write_error(&path, error))?;
         sync_blobs(&self.root)?;
         Ok((digest, self.size))
     }
@@ -61,20 +63,15 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes).map_err(|error| write_error(self.file.path(), error))?;
+        let written = self.file.file().write(bytes).map_err(|error| write_error(&self.root.join(INGEST), error))?;
         self.hasher.update(&bytes[..written]);
         self.size += written as u64;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.file().flush()
     }
-}
-
-/// A file in `ingest/` that goes away with the value.
-pub(super) fn temporary(root: &Path) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new().prefix("new-").permissions(Permissions::from_mode(0o644)).tempfile_in(root.join(INGEST))
 }
 
 /// Whether what was written is what the descriptor says.

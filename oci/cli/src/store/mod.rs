@@ -26,9 +26,14 @@ use anyhow::{Context, Result, bail};
 use lighter_oci::image;
 use oci_spec::image::Descriptor;
 
-pub(crate) use self::{blob::{BlobWriter, sha256}, gc::Gc, graph::Graph, partial::Partial};
 use self::{blob::write_error, lock::Lock};
-use crate::reference::is_sha256;
+pub(crate) use self::{
+    blob::{BlobWriter, sha256},
+    gc::Gc,
+    graph::Graph,
+    partial::Partial,
+};
+use crate::{pending::Pending, reference::is_sha256};
 
 /// The file that makes a folder an image layout, and what it holds.
 pub(crate) const LAYOUT_FILE: &str = "oci-layout";
@@ -151,7 +156,8 @@ impl Store {
         self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
     }
 
-    fn blob_path(&self, digest: &str) -> Result<PathBuf> {
+    /// Where the blob is, if the store has it.
+    pub(crate) fn blob_path(&self, digest: &str) -> Result<PathBuf> {
         if !is_sha256(digest) {
             bail!("{digest:?}: the store holds blobs by SHA-256 only");
         }
@@ -162,10 +168,9 @@ impl Store {
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.root.join(name);
         let written = || {
-            let mut file = blob::temporary(&self.root)?;
-            file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
+            let mut pending = Pending::new(&self.root.join(INGEST), blob::MODE)?;
+            pending.file().write_all(bytes)?;
+            pending.publish(&path)?;
             File::open(&self.root)?.sync_all()
         };
         written().map_err(|error| write_error(&path, error).into())

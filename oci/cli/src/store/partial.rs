@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BLOBS, INGEST,
-    blob::{check, sha256, remove_if_there, sync_blobs, write_error},
+    blob::{MODE, check, remove_if_there, sha256, sync_blobs, write_error},
 };
 
 /// The first bytes of a blob, in `ingest/` under its digest; this process alone writes to it.
@@ -46,7 +46,7 @@ impl Partial {
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .mode(0o644)
+                .mode(MODE)
                 .open(&path)
                 .map_err(|error| write_error(&path, error))?;
             let file = match super::lock::lock(file, FlockArg::LockExclusiveNonblock) {

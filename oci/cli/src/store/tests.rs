@@ -49,7 +49,7 @@ fn a_blob_appears_whole_or_not_at_all() {
     let (_folder, store) = store();
     let mut writer = store.writer().unwrap();
     writer.write_all(b"some").unwrap();
-    assert_eq!((files(&store, BLOBS), files(&store, INGEST)), (0, 1));
+    assert_eq!((files(&store, BLOBS), files(&store, INGEST)), (0, 0));
     writer.write_all(b" bytes").unwrap();
     let (digest, size) = writer.finish(None).unwrap();
     assert_eq!(size, 10);
@@ -124,7 +124,7 @@ fn the_collector_removes_what_no_name_leads_to() {
     let nested = index(&store, &[&three]);
     let root = index(&store, &[&one, &nested]);
     store.tag(&reference("hello"), root).unwrap();
-    fs::write(store.root().join(INGEST).join("new-killed"), "1234").unwrap();
+    fs::write(store.root().join(INGEST).join(".lighter-killed"), "1234").unwrap();
     // Gone: the second manifest and its layer, and the leftover.
     let removed = store.gc(|| panic!("nobody is in the way")).unwrap();
     assert_eq!(removed, Gc { blobs: 3, bytes: two.size() + 1 + 4 });

@@ -15,7 +15,7 @@ use tar::EntryType;
 const MAX_NAME: u64 = 64 << 10;
 
 /// The reader's bytes, decompressed if they begin like gzip or zstd, whatever the file is called.
-pub(super) fn decompressed<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+pub(crate) fn decompressed<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut reader = BufReader::with_capacity(64 << 10, reader);
     let mut magic = [0; 4];
     let mut got = 0;
@@ -33,7 +33,66 @@ pub(super) fn decompressed<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 
     })
 }
 
-/// Calls `visit` for each entry, with its path as plain names without `.` and a leading `/`, until it breaks.
+/// What an archive says of one of its files.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// Plain names without `.` and a leading `/`.
+    pub(crate) path: PathBuf,
+    pub(crate) kind: EntryType,
+    /// Where a link leads, as it is written there.
+    pub(crate) link: Option<PathBuf>,
+    /// Permissions.
+    pub(crate) mode: u32,
+}
+
+/// The members of an archive, one after the other.
+pub(crate) struct Members<'a, R: Read>(tar::Entries<'a, R>);
+
+impl<'a, R: Read> Members<'a, R> {
+    pub(crate) fn new(archive: &'a mut tar::Archive<R>) -> Result<Self> {
+        // Raw: the library would read names of any length into memory.
+        Ok(Self(archive.entries().context("read archive")?.raw(true)))
+    }
+
+    /// The next one, and its bytes.
+    ///
+    /// # Errors
+    /// The archive is damaged, or a path in it has `..`.
+    pub(crate) fn next(&mut self) -> Result<Option<(Member, tar::Entry<'a, R>)>> {
+        let mut long = Extended::default();
+        for entry in self.0.by_ref() {
+            let mut entry = entry.context("read archive")?;
+            let kind = entry.header().entry_type();
+            match kind {
+                EntryType::GNULongName => long.path = Some(terminated(name_bytes(&mut entry)?)),
+                EntryType::GNULongLink => long.link = Some(terminated(name_bytes(&mut entry)?)),
+                EntryType::XHeader => long.read(&name_bytes(&mut entry)?),
+                EntryType::XGlobalHeader => (),
+                _ => {
+                    let header = entry.header();
+                    if long.size.is_some_and(|size| Some(size) != header.entry_size().ok()) {
+                        bail!(
+                            "a file in the archive is larger than its header can say; nothing of this size can be unpacked"
+                        );
+                    }
+                    let path = match long.path.take() {
+                        Some(path) => path,
+                        None => header.path().context("read name in archive")?.into_owned(),
+                    };
+                    let link = match long.link.take() {
+                        Some(link) => Some(link),
+                        None => header.link_name().context("read link in archive")?.map(|link| link.into_owned()),
+                    };
+                    let mode = header.mode().context("read permissions in archive")?;
+                    return Ok(Some((Member { path: plain(&path)?, kind, link, mode }, entry)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Calls `visit` for each member of an archive until it breaks.
 ///
 /// # Errors
 /// The archive is damaged, or a path in it has `..`.
@@ -42,31 +101,52 @@ pub(super) fn visit<T>(
     mut visit: impl FnMut(&Path, EntryType, &mut dyn Read) -> Result<ControlFlow<T>>,
 ) -> Result<Option<T>> {
     let mut archive = tar::Archive::new(reader);
-    let mut long: Option<PathBuf> = None;
-    // Raw: the library would read names of any length into memory.
-    for entry in archive.entries().context("read archive")?.raw(true) {
-        let mut entry = entry.context("read archive")?;
-        let kind = entry.header().entry_type();
-        match kind {
-            EntryType::GNULongName => {
-                let mut name = name_bytes(&mut entry)?;
-                name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
-                long = Some(PathBuf::from(OsString::from_vec(name)));
-            }
-            EntryType::XHeader => long = pax_path(&name_bytes(&mut entry)?).or(long),
-            EntryType::GNULongLink | EntryType::XGlobalHeader => (),
-            _ => {
-                let named = match long.take() {
-                    Some(path) => path,
-                    None => entry.header().path().context("read name in archive")?.into_owned(),
-                };
-                if let ControlFlow::Break(found) = visit(&plain(&named)?, kind, &mut entry)? {
-                    return Ok(Some(found));
-                }
-            }
+    let mut members = Members::new(&mut archive)?;
+    while let Some((member, mut bytes)) = members.next()? {
+        if let ControlFlow::Break(found) = visit(&member.path, member.kind, &mut bytes)? {
+            return Ok(Some(found));
         }
     }
     Ok(None)
+}
+
+/// What members of their own say of the one behind them.
+#[derive(Default)]
+struct Extended {
+    path: Option<PathBuf>,
+    link: Option<PathBuf>,
+    size: Option<u64>,
+}
+
+impl Extended {
+    /// Reads the records of a PAX header; what comes behind a damaged one is not read.
+    /// Source: POSIX `pax`, "pax Extended Header": `LENGTH KEYWORD=VALUE\n`.
+    fn read(&mut self, mut records: &[u8]) {
+        while let Some((record, rest)) = pax_record(records) {
+            let path = |value: &[u8]| Some(PathBuf::from(OsString::from_vec(value.to_vec())));
+            if let Some(value) = record.strip_prefix(b"path=") {
+                self.path = path(value);
+            } else if let Some(value) = record.strip_prefix(b"linkpath=") {
+                self.link = path(value);
+            } else if let Some(value) = record.strip_prefix(b"size=") {
+                self.size = std::str::from_utf8(value).ok().and_then(|size| size.parse().ok());
+            }
+            records = rest;
+        }
+    }
+}
+
+/// The first record, and the rest.
+fn pax_record(records: &[u8]) -> Option<(&[u8], &[u8])> {
+    let space = records.iter().position(|&byte| byte == b' ')?;
+    let length: usize = std::str::from_utf8(&records[..space]).ok()?.parse().ok()?;
+    Some((records.get(space + 1..length.checked_sub(1)?)?, records.get(length..)?))
+}
+
+/// A name that a zero byte ends.
+fn terminated(mut name: Vec<u8>) -> PathBuf {
+    name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
+    PathBuf::from(OsString::from_vec(name))
 }
 
 fn name_bytes(entry: &mut impl Read) -> Result<Vec<u8>> {
@@ -78,23 +158,8 @@ fn name_bytes(entry: &mut impl Read) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The `path` record of a PAX header. Source: POSIX `pax`, "pax Extended Header": `LENGTH KEYWORD=VALUE\n`.
-fn pax_path(records: &[u8]) -> Option<PathBuf> {
-    let mut path = None;
-    let mut rest = records;
-    while let Some(space) = rest.iter().position(|&byte| byte == b' ') {
-        let length: usize = std::str::from_utf8(&rest[..space]).ok()?.parse().ok()?;
-        let record = rest.get(space + 1..length.checked_sub(1)?)?;
-        if let Some(value) = record.strip_prefix(b"path=") {
-            path = Some(PathBuf::from(OsString::from_vec(value.to_vec())));
-        }
-        rest = rest.get(length..)?;
-    }
-    path
-}
-
 /// The names in a path, none of which leads out of where the path begins.
-pub(super) fn plain(path: &Path) -> Result<PathBuf> {
+pub(crate) fn plain(path: &Path) -> Result<PathBuf> {
     let mut names = PathBuf::new();
     for component in path.components() {
         match component {

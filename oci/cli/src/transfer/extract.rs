@@ -29,7 +29,11 @@ pub(crate) async fn extract_module(store: &Store, root: &Descriptor, writer: &mu
     let mut reader = Hashed { reader: open(store, module)?, hasher: Sha256::new() };
     let size = io::copy(&mut Sniffed::new(&mut reader, "the layer"), writer).context("write module")?;
     let digest = sha256(reader.hasher);
-    ensure!(digest == module.digest().as_ref(), "blob {} in the store is damaged; pull the image again", module.digest());
+    ensure!(
+        digest == module.digest().as_ref(),
+        "blob {} in the store is damaged; pull the image again",
+        module.digest()
+    );
     Ok(size)
 }
 
@@ -41,7 +45,8 @@ fn from_files(store: &Store, image: &Image, writer: &mut dyn Write) -> Result<u6
     };
     let path = plain(&Path::new(&process.workdir).join(entrypoint)).context("entrypoint")?;
     for layer in image.layers.iter().rev() {
-        let found = in_layer(open(store, layer)?, &path, writer).with_context(|| format!("layer {}", layer.digest()))?;
+        let found =
+            in_layer(open(store, layer)?, &path, writer).with_context(|| format!("layer {}", layer.digest()))?;
         match found {
             Some(Found::Module(size)) => return Ok(size),
             Some(Found::Removed) => break,

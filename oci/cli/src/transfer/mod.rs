@@ -12,11 +12,12 @@ mod save;
 mod tests;
 
 pub(crate) use self::{
+    archive::{Member, Members, decompressed, plain},
     extract::extract_module,
-    load::{Loaded, load, load_path},
+    load::{load, load_path},
     platform::Platforms,
-    pull::{Pulled, Remote, pull, remote},
-    push::{Pushed, push},
+    pull::{Remote, pull, remote},
+    push::push,
     save::{Saved, save},
 };
 

@@ -56,7 +56,9 @@ impl Platforms {
         let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
         match self {
             Self::Named(name) => bail!("the image is not there for {name}; it is for {there}"),
-            _ => bail!("the image is for {there}, none of which Lighter runs here; choose one with --platform, or all with --all-platforms"),
+            _ => bail!(
+                "the image is for {there}, none of which Lighter runs here; choose one with --platform, or all with --all-platforms"
+            ),
         }
     }
 }

@@ -98,10 +98,19 @@ pub(crate) struct Remote<'a> {
 }
 
 impl Remote<'_> {
+    /// Pulls a config or layer into the store, if it isn't there.
+    pub(crate) async fn fetch(&self, blob: &Descriptor, output: &Output) -> Result<()> {
+        pull_blob(self.registry, self.store, blob, output).await.map(|_| ())
+    }
+
     /// The blob's bytes, verified. An index is kept: it says nothing of what is here.
     async fn document(&self, blob: &Descriptor) -> Result<Vec<u8>> {
         if blob.size() > MAX_DOCUMENT {
-            anyhow::bail!("{}: {} bytes are too many for a document; {MAX_DOCUMENT} are allowed", blob.digest(), blob.size());
+            anyhow::bail!(
+                "{}: {} bytes are too many for a document; {MAX_DOCUMENT} are allowed",
+                blob.digest(),
+                blob.size()
+            );
         }
         if self.store.has(blob)? {
             return self.store.document(blob);
@@ -144,19 +153,10 @@ async fn pull_blobs(
             parts.push(part);
         }
     }
-    stream::iter(parts)
-        .map(|blob| pull_blob(registry, store, blob, output))
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await
+    stream::iter(parts).map(|blob| pull_blob(registry, store, blob, output)).buffered(AT_ONCE).try_collect().await
 }
 
-async fn pull_blob(
-    registry: &Registry<'_>,
-    store: &Store,
-    blob: &Descriptor,
-    output: &Output,
-) -> Result<PulledBlob> {
+async fn pull_blob(registry: &Registry<'_>, store: &Store, blob: &Descriptor, output: &Output) -> Result<PulledBlob> {
     let digest = blob.digest().to_string();
     lighter_oci::image::sha256_of(blob.digest())?;
     let pulled = |action| PulledBlob { digest: digest.clone(), size: blob.size(), action };

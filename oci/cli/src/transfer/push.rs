@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lighter_oci::image::{Document, media};
 use oci_spec::image::Descriptor;
@@ -62,21 +62,25 @@ pub(crate) async fn push(
     }
 
     let sources = store.sources(reference.registry(), reference.repository())?;
-    let wanted: BTreeSet<&String> = graph.blobs.iter().filter_map(|blob| sources.get(blob.digest().as_ref())).flatten().collect();
+    let wanted: BTreeSet<&String> =
+        graph.blobs.iter().filter_map(|blob| sources.get(blob.digest().as_ref())).flatten().collect();
     let wanted: Vec<String> = wanted.into_iter().take(MAX_SOURCES).cloned().collect();
     let registry = Registry::new(reference, plain_http, Access::Push(&wanted), output)?;
+    registry.greet().await?;
     let blobs = stream::iter(&graph.blobs)
         .map(|blob| push_blob(&registry, store, blob, &sources, output))
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
     for document in &graph.documents {
-        let name = if document.digest() == root.digest() { reference.tag_or_digest() } else { document.digest().as_ref() };
+        let name =
+            if document.digest() == root.digest() { reference.tag_or_digest() } else { document.digest().as_ref() };
         let bytes = store.document(document)?;
         if let Err(error) = registry.put_manifest(name, document.media_type(), &bytes).await {
-            let cure = if error.is_about_the_manifest() { cure(document, &bytes) } else { None };
-            let error = anyhow::Error::from(error);
-            return Err(cure.map_or(error, |cure| anyhow::anyhow!("{}; {cure}", error)));
+            return Err(match cure(document, &bytes).filter(|_| error.is_about_the_manifest()) {
+                Some(cure) => anyhow!("{error}; {cure}"),
+                None => error.into(),
+            });
         }
     }
     store.remember_source(&named, reference)?;
@@ -106,7 +110,11 @@ pub(super) fn whole(store: &Store, root: &Descriptor, reference: &Reference) -> 
 /// A config or layer of the manifests that are here isn't.
 pub(super) fn require_blobs(store: &Store, graph: &Graph, reference: &Reference) -> Result<()> {
     for blob in &graph.blobs {
-        ensure!(store.has(blob)?, "{reference}: blob {} is missing; pull, load or build the image again", blob.digest());
+        ensure!(
+            store.has(blob)?,
+            "{reference}: blob {} is missing; pull, load or build the image again",
+            blob.digest()
+        );
     }
     Ok(())
 }

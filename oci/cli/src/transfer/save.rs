@@ -67,8 +67,13 @@ pub(crate) async fn save(
         let file = store.open_blob(digest)?.with_context(|| format!("blob {digest} is gone from the store"))?;
         let mut reader = Hashed { reader: file.take(blob.size()), hasher: Sha256::new() };
         let path = format!("{BLOBS}/{}", blob.digest().digest());
-        archive.append_data(&mut header(EntryType::Regular, blob.size()), &path, &mut reader).context("write archive")?;
-        ensure!(sha256(reader.hasher) == *digest, "blob {digest} in the store is damaged; pull or build the image again");
+        archive
+            .append_data(&mut header(EntryType::Regular, blob.size()), &path, &mut reader)
+            .context("write archive")?;
+        ensure!(
+            sha256(reader.hasher) == *digest,
+            "blob {digest} in the store is damaged; pull or build the image again"
+        );
     }
     file(&mut archive, INDEX_FILE, &serde_json::to_vec(&index).context("write index")?)?;
     if !docker.is_empty() {
@@ -104,7 +109,8 @@ async fn docker_entry(store: &Store, root: &Descriptor, reference: &Reference) -
     if image.format != Format::Rootfs {
         return None;
     }
-    let Ok(Document::Manifest(manifest)) = Document::parse(&image.manifest, &store.document(&image.manifest).ok()?) else {
+    let Ok(Document::Manifest(manifest)) = Document::parse(&image.manifest, &store.document(&image.manifest).ok()?)
+    else {
         return None;
     };
     let path = |blob: &Descriptor| format!("{BLOBS}/{}", blob.digest().digest());

@@ -1,0 +1,116 @@
+//! Files that appear when they are whole.
+
+use std::{
+    fs::{File, Permissions},
+    hash::{BuildHasher, RandomState},
+    io,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, linkat, open, rename, unlink},
+    io::Errno,
+};
+use tempfile::TempPath;
+
+/// What a temporary name begins with, where there has to be one.
+const PREFIX: &str = ".lighter-";
+
+/// A file without a name: whatever ends the process, nothing is left of it.
+///
+/// Where the filesystem knows no such files, one under a temporary name, which only [`Drop`] removes.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    file: File,
+    named: Option<TempPath>,
+    folder: PathBuf,
+}
+
+impl Pending {
+    /// A new file on the filesystem of `folder`, with this mode as far as the umask allows.
+    pub(crate) fn new(folder: &Path, mode: u32) -> io::Result<Self> {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match open(folder, flags, Mode::from_raw_mode(mode)) {
+            Ok(file) => Ok(Self { file: File::from(file), named: None, folder: folder.to_owned() }),
+            // What kernels and filesystems without O_TMPFILE say.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Self::named(folder, mode),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn named(folder: &Path, mode: u32) -> io::Result<Self> {
+        let file =
+            tempfile::Builder::new().prefix(PREFIX).permissions(Permissions::from_mode(mode)).tempfile_in(folder)?;
+        let (file, path) = file.into_parts();
+        Ok(Self { file, named: Some(path), folder: folder.to_owned() })
+    }
+
+    /// To be written to.
+    pub(crate) fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Waits for the disk and gives the file its name, in the folder's filesystem. What had the name is replaced at once.
+    pub(crate) fn publish(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        if let Some(named) = self.named {
+            return named.persist(path).map_err(|error| error.error);
+        }
+        match link(&self.file, path) {
+            Err(Errno::EXIST) => (),
+            linked => return Ok(linked?),
+        }
+        // A link replaces nothing, a rename does.
+        loop {
+            let chance = RandomState::new().hash_one(path);
+            let temporary = self.folder.join(format!("{PREFIX}{chance:016x}"));
+            match link(&self.file, &temporary) {
+                Err(Errno::EXIST) => continue,
+                linked => linked?,
+            }
+            return rename(&temporary, path).map_err(|errno| {
+                // Best effort: the rename's error is the one to tell.
+                let _ = unlink(&temporary);
+                errno.into()
+            });
+        }
+    }
+}
+
+/// Gives an open file a name. Source: open(2), O_TMPFILE.
+fn link(file: &File, path: &Path) -> Result<(), Errno> {
+    linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, path, AtFlags::SYMLINK_FOLLOW)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_and_replaces_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let count = || fs::read_dir(folder.path()).unwrap().count();
+        for (at, make) in [Pending::new, Pending::named, Pending::new].into_iter().enumerate() {
+            let mut pending = make(folder.path(), 0o640).unwrap();
+            write!(pending.file(), "number {at}").unwrap();
+            pending.publish(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("number {at}"));
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+            assert_eq!(count(), 1);
+            drop(make(folder.path(), 0o644).unwrap());
+            assert_eq!(count(), 1, "dropped");
+        }
+        assert!(
+            Pending::new(folder.path(), 0o644).unwrap().publish(folder.path()).is_err(),
+            "a folder is not replaced"
+        );
+        assert_eq!(count(), 1);
+        assert!(Pending::new(&folder.path().join("absent"), 0o644).is_err());
+    }
+}
