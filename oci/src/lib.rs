@@ -4,21 +4,17 @@
 //! Must not know: engines, ttrpc, how a sandbox is built.
 
 mod cache;
-mod cache_list;
 mod error;
 mod grants;
 pub mod image;
 mod module;
-mod modules;
 mod plan;
 mod sandbox_spec;
 
-pub use cache::{Cache, Entry, Key, Tier, Turn};
-pub use cache_list::{Listed, What};
+pub use cache::{Cache, Entry, Fetch, Key, Layer, Listed, Modules, Tier, Turn, What};
 pub use error::Error;
 pub use grants::{Grants, Network};
 pub use module::{Kind, Module, sniff};
-pub use modules::{Fetch, Layer, Modules};
 pub use plan::{Cgroup, ContainerdImage, Guest, Plan, PlanRequest, Source};
 pub use sandbox_spec::KERNEL_FILESYSTEMS;
 

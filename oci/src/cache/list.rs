@@ -8,11 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{
-    Cache, Error, Key, Module, Tier,
-    cache::{is_sound, remove_if_there},
-    modules::MODULES,
-};
+use super::{Cache, Key, Tier, entry::is_sound, folder::remove_entry, lock::KeyLock, modules::MODULES};
+use crate::{Error, Module};
 
 /// A file that the cache keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +69,7 @@ impl Cache {
     /// # Errors
     /// A folder can't be read, or a file can't be removed.
     pub fn shrink(&self, max_bytes: u64) -> Result<Vec<Listed>, Error> {
+        self.sweep()?;
         let mut entries = self.entries()?;
         let mut total: u64 = entries.iter().map(|entry| entry.size).sum();
         let mut removed = Vec::new();
@@ -83,6 +81,23 @@ impl Cache {
             removed.push(entry);
         }
         Ok(removed)
+    }
+
+    /// Removes what killed processes had in the making.
+    fn sweep(&self) -> Result<(), Error> {
+        for (folder, is_dir) in list(&self.root)? {
+            for (path, _) in if is_dir { list(&folder)? } else { Vec::new() } {
+                if path.extension().is_some_and(|e| e == "tmp") {
+                    let lock = path.with_extension("lock");
+                    // Who makes it holds the lock. Taking it removes its file too.
+                    if !KeyLock::is_held(&lock)? {
+                        let _lock = KeyLock::acquire(lock)?;
+                        remove_entry(&path)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -110,7 +125,7 @@ impl Listed {
     /// # Errors
     /// The kernel refuses.
     pub fn remove(&self) -> Result<(), Error> {
-        remove_if_there(&self.path)
+        remove_entry(&self.path)
     }
 }
 
@@ -203,5 +218,19 @@ mod tests {
         assert_eq!(cache.shrink(total).unwrap(), []);
         assert_eq!(cache.shrink(total - 1).unwrap(), entries[2..]);
         assert_eq!(cache.shrink(0).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_killed_processes_had_in_the_making_goes_and_what_others_make_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        let path = |name: &str| folder.path().join("engine-1").join(name);
+        for name in ["dead.tmp", "dead.lock", "alive.baseline.tmp"] {
+            fs::write(path(name), "half").unwrap();
+        }
+        let _maker = KeyLock::acquire(path("alive.baseline.lock")).unwrap();
+        cache.shrink(u64::MAX).unwrap();
+        assert!(!path("dead.tmp").exists() && !path("dead.lock").exists());
+        assert!(path("alive.baseline.tmp").exists() && path("alive.baseline.lock").exists());
     }
 }

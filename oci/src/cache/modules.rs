@@ -14,14 +14,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    Error,
-    cache::{KeyLock, Temporary, evict, remove_if_there, trusted_folder, used_now},
-    module::hex,
+use super::{
+    folder::{Temporary, evict, remove_if_there, trusted_folder, used_now},
+    lock::KeyLock,
 };
+use crate::{Error, module::hex};
 
 /// The folder of the modules.
-pub(crate) const MODULES: &str = "modules";
+pub(super) const MODULES: &str = "modules";
 
 /// The part of the cache folder that holds what images bring.
 #[derive(Debug)]
