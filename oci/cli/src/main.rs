@@ -30,7 +30,8 @@ use crate::{commands::Command, output::Output};
 ///   lighter build hello.wasm -t ghcr.io/me/hello:1         make it an image
 ///   lighter push ghcr.io/me/hello:1                        put it where containerd, Docker and Kubernetes find it
 ///
-/// On a node with the shim installed, the same image runs as a container:
+/// On a node with the shim installed, images built with `--format image` run as containers, with `--format tar` also by
+/// Docker before 27:
 ///
 ///   docker run --runtime io.containerd.lighter.v1 --platform wasi/wasm ghcr.io/me/hello:1
 ///   ctr run --runtime io.containerd.lighter.v1 --platform wasi/wasm ghcr.io/me/hello:1 h

@@ -3,9 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use lighter_tests::{Bed, Image, PLATFORM, RUNTIME, Suite, guests};
-
-const IMAGE: &str = "docker.io/library/hello:latest";
+use lighter_tests::{Bed, PLATFORM, RUNTIME, Suite, guests};
 
 /// Shows it on every suite.
 pub(crate) fn run() -> Result<()> {
@@ -14,24 +12,40 @@ pub(crate) fn run() -> Result<()> {
         "# hello.wasm: tests/guests/rust/src/bin/hello.rs, by cargo build --target wasm32-wasip2; {} bytes",
         guest.len()
     );
-    println!("# hello.tar: an image for {PLATFORM} with nothing but it: FROM scratch, COPY, ENTRYPOINT");
-    let archive = Image::wasm(IMAGE, guest).to_tar();
     for suite in Suite::ALL {
         let bed = Bed::fresh(suite);
         bed.start_docker();
-        fs::write(bed.path("/tmp/hello.tar"), &archive).context("put hello.tar into the bed")?;
+        let image = format!("{}/hello:1", bed.registry());
+        fs::write(bed.path("/tmp/hello.wasm"), &guest).context("put hello.wasm into the bed")?;
         let versions = bed.sh("containerd --version; docker --version").try_run()?.stdout;
         println!("\n# Debian {suite}: {}", versions.trim_end().replace('\n', ", "));
-        for line in [
-            "ctr images import --all-platforms hello.tar".to_owned(),
-            format!("ctr run --rm --runtime {RUNTIME} --platform {PLATFORM} {IMAGE} h"),
-            "docker load --input hello.tar".to_owned(),
-            format!("docker run --rm --runtime {RUNTIME} --platform {PLATFORM} hello"),
+        for (why, lines) in [
+            ("A module in a sandbox, without any daemon", vec!["lighter run hello.wasm".to_owned()]),
+            (
+                "The same as an image in a registry, in the format that every containerd and Docker takes",
+                vec![format!("lighter build hello.wasm -t {image} --format tar"), format!("lighter push {image}")],
+            ),
+            (
+                "By containerd",
+                vec![
+                    format!("ctr images pull --plain-http --platform {PLATFORM} {image} >/dev/null"),
+                    format!("ctr run --rm --runtime {RUNTIME} --platform {PLATFORM} {image} h"),
+                ],
+            ),
+            ("By Docker", vec![format!("docker run --rm --quiet --runtime {RUNTIME} --platform {PLATFORM} {image}")]),
         ] {
-            println!("$ {line}");
-            let output = bed.sh(&format!("cd /tmp; {line}")).try_run()?;
-            print!("{}{}", output.stdout, output.stderr);
-            ensure!(output.status == 0, "it ended with exit code {}; the daemons say:\n{}", output.status, bed.logs());
+            println!("# {why}");
+            for line in lines {
+                println!("$ {line}");
+                let output = bed.sh(&format!("cd /tmp; {line}")).try_run()?;
+                print!("{}{}", output.stdout, output.stderr);
+                ensure!(
+                    output.status == 0,
+                    "it ended with exit code {}; the daemons say:\n{}",
+                    output.status,
+                    bed.logs()
+                );
+            }
         }
     }
     Ok(())
