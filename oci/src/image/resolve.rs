@@ -182,6 +182,7 @@ pub async fn manifests<C: Content>(
     root: &Descriptor,
 ) -> Result<Vec<(Descriptor, Option<Platform>)>, C::Error> {
     let mut found = Vec::new();
+    let mut entries = 0;
     // Indexes still to be read, and how deep each is.
     let mut open = vec![(root.clone(), None, 0)];
     while let Some((blob, platform, depth)) = open.pop() {
@@ -201,7 +202,9 @@ pub async fn manifests<C: Content>(
         let Document::Index(index) = Document::parse(&blob, &bytes)? else {
             return Err(Error::Ambiguous { what: "is not an index", digest: blob.digest().to_string() }.into());
         };
-        if found.len() + open.len() + index.manifests().len() > MAX_MANIFESTS {
+        // Of all indexes together: each entry may be an index that costs a read.
+        entries += index.manifests().len();
+        if entries > MAX_MANIFESTS {
             return Err(Error::TooMany { digest: blob.digest().to_string(), most: MAX_MANIFESTS }.into());
         }
         for entry in index.manifests().iter().rev() {
@@ -445,6 +448,11 @@ mod tests {
             deep = blobs.index(&[(&deep, None)]);
         }
         let entry = json!({"mediaType": MANIFEST, "size": 7, "digest": format!("sha256:{}", "a".repeat(64))});
+        let hollow: Vec<Value> =
+            (0..20).map(|n| blobs.put(INDEX, &json!({"manifests": [], "schemaVersion": 2, "n": n}))).collect();
+        let hollow: Vec<(&Value, Option<&str>)> = hollow.iter().map(|index| (index, None)).collect();
+        let level: Vec<Value> = (0..20).map(|_| blobs.index(&hollow)).collect();
+        let wide = blobs.index(&level.iter().map(|index| (index, None)).collect::<Vec<_>>());
         let many = blobs.index(&vec![(&entry, Some("wasi/wasm")); MAX_MANIFESTS + 1]);
         let both = blobs.put(MANIFEST, &json!({"schemaVersion": 2, "manifests": [], "config": good(), "layers": []}));
         let liar = blobs.put(MANIFEST, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}));
@@ -463,6 +471,7 @@ mod tests {
             (sha512, "sha512"),
             (deep, "nested"),
             (many, "256"),
+            (wide, "256"),
             (both, "fields of an index"),
             (liar, "another media type"),
             (bad_digest, "instead of"),
