@@ -156,19 +156,25 @@ impl Module {
         if let Some(digest) = &self.digest {
             return Ok(digest.clone());
         }
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 256 * 1024];
-        loop {
-            match self.file.read(&mut buffer)? {
-                0 => break,
-                n => hasher.update(&buffer[..n]),
-            }
-        }
-        self.file.rewind()?;
-        let digest = hex(&hasher.finalize());
+        let digest = digest_of(&mut self.file)?;
         self.digest = Some(digest.clone());
         Ok(digest)
     }
+}
+
+/// SHA-256 of a file's bytes, as 64 hex digits. Leaves the file at the start.
+pub(crate) fn digest_of(file: &mut File) -> io::Result<String> {
+    file.rewind()?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    file.rewind()?;
+    Ok(hex(&hasher.finalize()))
 }
 
 /// By the first bytes. Leaves the file at the start.

@@ -3,12 +3,12 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
 use super::{
-    Entry, Key,
+    Entry, Key, checked,
     folder::{Temporary, remove_entry, used_now},
 };
 use crate::Error;
@@ -29,41 +29,16 @@ pub(super) fn sound_entry(path: &Path, key: &Key) -> Result<Option<Entry>, Error
             return Err(Error::Cache { operation: "open cache entry", path: path.to_owned(), source });
         }
     };
-    if was_checked(&file, path, key) || is_sound(&file, key).is_ok_and(|sound| sound && check_off(&file, path)) {
+    let noted = checked::is_noted(&file, path) && footer_of(&file, key).is_ok_and(|footer| footer.is_some());
+    if noted || is_sound(&file, key).unwrap_or(false) {
+        if !noted {
+            checked::note(&file, path);
+        }
         used_now(&file);
         return Ok(Some(Entry { file, path: path.to_owned(), made: false }));
     }
     remove_entry(path)?;
     Ok(None)
-}
-
-/// Bytes from which on an entry is large.
-///
-/// Reading a large entry takes longer than all else that a start does, and what was whole since the machine booted, and
-/// was not written to, is whole. Disks forget between boots, and files are overwritten by accident: both are told.
-pub(super) const LARGE: u64 = 1 << 20;
-
-/// Whether a large entry was found whole since the machine booted.
-fn was_checked(file: &File, path: &Path, key: &Key) -> bool {
-    let Some(mark) = mark_of(file) else { return false };
-    fs::read_to_string(path.with_extension("checked")).is_ok_and(|found| found == mark)
-        && footer_of(file, key).is_ok_and(|sum| sum.is_some())
-}
-
-/// Notes that an entry was found whole. Always true: without the note, the next start checks again.
-fn check_off(file: &File, path: &Path) -> bool {
-    if let Some(mark) = mark_of(file) {
-        let _ = fs::write(path.with_extension("checked"), mark);
-    }
-    true
-}
-
-/// What changes with the next boot and with every write; `None` of a small entry.
-fn mark_of(file: &File) -> Option<String> {
-    let metadata = file.metadata().ok().filter(|metadata| metadata.len() >= LARGE)?;
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let (inode, length) = (metadata.ino(), metadata.len());
-    Some(format!("{} {inode} {length} {}.{}\n", boot.trim(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 /// Whether the footer is the key's and the sum is right. Reads all of it, and leaves the file at the start.
@@ -116,7 +91,8 @@ fn checksum(mut file: &File, len: u64) -> io::Result<u32> {
     Ok(hasher.finalize())
 }
 
-/// Adds the footer to code that was written to its end, waits for the disk and gives the entry its name.
+/// Adds the footer to code that was written to its end, and gives the entry its name. Does not wait for the disk: what a
+/// power cut leaves of it is told by its sum, at the first start after the next boot.
 pub(super) fn finish(made: Temporary, path: &Path, key: &Key) -> Result<File, Error> {
     let failed = |operation, source| Error::Cache { operation, path: path.to_owned(), source };
     let written = || {
@@ -125,11 +101,12 @@ pub(super) fn finish(made: Temporary, path: &Path, key: &Key) -> Result<File, Er
         let sum = checksum(file, len)?;
         file.seek(SeekFrom::End(0))?;
         file.write_all(&footer(key, len, sum))?;
-        file.sync_all()?;
         file.rewind()
     };
     written().map_err(|source| failed("write cache entry", source))?;
     fs::rename(&made.path, path).map_err(|source| failed("rename cache entry", source))?;
     // Opened anew for reading alone: a file that is open for writing can't be mapped as code safely.
-    File::open(path).map_err(|source| failed("open cache entry", source))
+    let file = File::open(path).map_err(|source| failed("open cache entry", source))?;
+    checked::note(&file, path);
+    Ok(file)
 }

@@ -8,6 +8,7 @@ use std::{
     time::SystemTime,
 };
 
+use super::checked::note_of;
 use crate::Error;
 
 /// Makes `path` with mode 0700 where it is missing, and checks that nobody else can write to it.
@@ -76,7 +77,7 @@ pub(super) fn used_now(file: &File) {
 /// Removes an entry and what was noted of it.
 pub(super) fn remove_entry(path: &Path) -> Result<(), Error> {
     remove_if_there(path)?;
-    remove_if_there(&path.with_extension("checked"))
+    remove_if_there(&note_of(path))
 }
 
 pub(super) fn remove_if_there(path: &Path) -> Result<(), Error> {

@@ -15,10 +15,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    folder::{Temporary, evict, remove_if_there, trusted_folder, used_now},
+    checked,
+    folder::{Temporary, evict, remove_entry, trusted_folder, used_now},
     lock::KeyLock,
 };
-use crate::{Error, module::hex};
+use crate::{
+    Error,
+    module::{digest_of, hex},
+};
 
 /// The folder of the modules.
 pub(super) const MODULES: &str = "modules";
@@ -64,23 +68,29 @@ impl Modules {
         Ok(Self { modules, images, max_bytes })
     }
 
-    /// A module that is here.
+    /// A module that is here and whole; a damaged one is removed.
     ///
     /// # Errors
-    /// It can't be opened.
+    /// It can't be opened or read.
     pub fn get(&self, layer: &Layer) -> Result<Option<File>, Error> {
         let path = self.path(layer);
-        let failed = |source| Error::Cache { operation: "open module", path: path.clone(), source };
-        match File::open(&path) {
-            Ok(file) if file.metadata().map_err(failed)?.size() == layer.size => {
-                used_now(&file);
-                Ok(Some(file))
-            }
-            // Of another length: damaged by the disk or by hand.
-            Ok(_) => remove_if_there(&path).map(|()| None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(failed(source)),
+        let failed = |source| Error::Cache { operation: "read module", path: path.clone(), source };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed(source)),
+        };
+        let noted = checked::is_noted(&file, &path);
+        if file.metadata().map_err(failed)?.size() != layer.size
+            || !noted && digest_of(&mut file).map_err(failed)? != layer.digest
+        {
+            return remove_entry(&path).map(|()| None);
         }
+        if !noted {
+            checked::note(&file, &path);
+        }
+        used_now(&file);
+        Ok(Some(file))
     }
 
     /// Begins to fetch a module, or returns `None` where somebody else has just done so.
@@ -157,10 +167,10 @@ impl Write for Fetch<'_> {
 }
 
 impl Fetch<'_> {
-    /// Compares size and digest, waits for the disk and gives the module its name.
+    /// Compares size and digest, and gives the module its name.
     ///
     /// # Errors
-    /// It is another one, or the disk fails; then nothing is left of it.
+    /// It is another one, or can't be renamed; then nothing is left of it.
     pub fn finish(self) -> Result<(), Error> {
         let digest = format!("sha256:{}", self.layer.digest);
         if self.written != self.layer.size {
@@ -171,8 +181,8 @@ impl Fetch<'_> {
             return Err(Error::BlobDigest { digest, found: format!("sha256:{found}") });
         }
         let failed = |operation, source| Error::Cache { operation, path: self.path.clone(), source };
-        self.temporary.file.sync_all().map_err(|source| failed("write module", source))?;
         fs::rename(&self.temporary.path, &self.path).map_err(|source| failed("rename module", source))?;
+        checked::note(&self.temporary.file, &self.path);
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         evict(folder, "wasm", self.max_bytes, &self.path)
     }
@@ -214,12 +224,15 @@ mod tests {
     }
 
     #[test]
-    fn a_module_of_another_length_is_fetched_again_and_a_giant_never() {
+    fn a_damaged_module_is_fetched_again_and_a_giant_never() {
         let folder = tempfile::tempdir().unwrap();
         let modules = Modules::open(folder.path(), 1000).unwrap();
         let wanted = layer(b"module");
-        fs::write(modules.path(&wanted), b"mod").unwrap();
-        assert!(modules.fetch(&wanted).unwrap().is_some());
+        for damaged in [&b"mod"[..], b"modulo"] {
+            fs::write(modules.path(&wanted), damaged).unwrap();
+            assert!(modules.fetch(&wanted).unwrap().is_some());
+            assert_eq!(names(&folder.path().join("modules")), [""; 0]);
+        }
         let giant = Layer { digest: "0".repeat(64), size: 1001 };
         assert!(modules.fetch(&giant).is_err());
     }

@@ -25,13 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What `sched_setscheduler` calls SCHED_IDLE. Source: sched(7).
 const IDLE: &str = "5";
 
-/// The names of compiled code in a bed's cache, without the digest: `.cwasm`, `.baseline.cwasm`, or a note of failure.
+/// The names of what a bed's cache has of compiled code, without the digest: `.cwasm`, `.baseline.cwasm`, a note of
+/// failure, or what is in the making.
 fn entries(bed: &Bed) -> Vec<String> {
     let mut names = Vec::new();
     for folder in fs::read_dir(bed.path(CACHE)).into_iter().flatten().flatten() {
         if folder.file_name().to_string_lossy().starts_with("wasmtime") {
             for entry in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
+                if name.ends_with(".checked") {
+                    continue;
+                }
                 names.push(name.split_at(name.len().min(64)).1.to_owned());
             }
         }

@@ -29,10 +29,6 @@ impl Args {
             bail!("no image {} in the store; `lighter ls` lists what there is", self.source);
         };
         let digest = root.digest().to_string();
-        if self.name.digest().is_some_and(|named| named != digest) {
-            bail!("{} can't be the name of {digest}", self.name);
-        }
-        store.keep()?;
         store.tag(&self.name, root)?;
         let tagged = Tagged { reference: self.name.to_string(), digest };
         output.result(&tagged, |tagged| format!("{}\t{}", tagged.reference, tagged.digest));

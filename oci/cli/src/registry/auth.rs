@@ -18,6 +18,7 @@ use super::{
     Error,
     body::bounded,
     credentials,
+    endpoint::Endpoint,
     error::{innermost, readable, refusal},
 };
 
@@ -76,7 +77,7 @@ impl Auth {
     /// [`Error::Denied`] if there is nothing else to try, and whatever keeps the token server from answering.
     pub(super) async fn answer(
         &self,
-        http: &Client,
+        endpoint: &Endpoint,
         operation: &str,
         refused: &Response,
         used: Option<&HeaderValue>,
@@ -100,13 +101,13 @@ impl Auth {
             texts.iter().filter_map(|text| http_auth::parse_challenges(text).ok()).flatten().collect();
         let named = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme));
         let header = if let Some(bearer) = named("bearer") {
-            self.token(http, operation, bearer).await?
+            self.token(endpoint, operation, bearer).await?
         } else if named("basic").is_some() {
             match credentials::find(&self.registry, self.config.as_deref())? {
                 Some(DockerCredential::UsernamePassword(..)) if used.is_some() => return Err(denied(NOT_ACCEPTED)),
                 Some(DockerCredential::UsernamePassword(user, password)) => {
                     self.presented.set(NOT_ACCEPTED);
-                    basic(http, user, password)
+                    basic(&endpoint.http, user, password)
                 }
                 Some(DockerCredential::IdentityToken(_)) => {
                     return Err(denied("; it asks for a password, and Docker has a token for it"));
@@ -123,7 +124,7 @@ impl Auth {
     /// Asks the server that the challenge names for a token.
     async fn token(
         &self,
-        http: &Client,
+        endpoint: &Endpoint,
         operation: &str,
         challenge: &ChallengeRef<'_>,
     ) -> Result<Option<HeaderValue>, Error> {
@@ -135,6 +136,10 @@ impl Auth {
         let realm = parameter("realm").unwrap_or_default();
         let realm = Url::parse(&realm)
             .map_err(|_| nonsense(format!("names a token server that is none: {:?}", readable(&realm))))?;
+        let server = realm.host_str().unwrap_or_default().to_owned();
+        if !endpoint.is_confidential(&realm) {
+            return Err(nonsense(format!("names a token server without TLS, {server}; --plain-http trusts it")));
+        }
         let mut scopes = self.scopes.clone();
         scopes.extend(parameter("scope").filter(|scope| !scopes.contains(scope)));
         let service = parameter("service");
@@ -149,12 +154,12 @@ impl Auth {
                     ("scope", scopes.join(" ")),
                 ];
                 form.extend(service.map(|service| ("service", service)));
-                http.post(realm.clone()).form(&form)
+                endpoint.http.post(realm).form(&form)
             }
             credential => {
                 let mut query: Vec<_> = scopes.into_iter().map(|scope| ("scope", scope)).collect();
                 query.extend(service.map(|service| ("service", service)));
-                let request = http.get(realm.clone()).query(&query);
+                let request = endpoint.http.get(realm).query(&query);
                 match credential {
                     Some(DockerCredential::UsernamePassword(user, password)) => {
                         request.basic_auth(user, Some(password))
@@ -163,7 +168,7 @@ impl Auth {
                 }
             }
         };
-        let get_token = format!("get a token for {} from {}", self.registry, realm.host_str().unwrap_or_default());
+        let get_token = format!("get a token for {} from {server}", self.registry);
         let broken = |error: reqwest::Error| Error::BrokenOff { operation: get_token.clone(), why: innermost(&error) };
         let response = request.timeout(super::ANSWERS_WITHIN).send().await.map_err(broken)?;
         match response.status() {

@@ -22,6 +22,8 @@ const CERTIFICATES: &[&str] = &["/etc/docker/certs.d", "/etc/containerd/certs.d"
 pub(super) struct Endpoint {
     pub(super) base: Url,
     pub(super) http: Client,
+    /// Whether somebody asked for plain HTTP, wherever it leads.
+    plain_http: bool,
 }
 
 impl Endpoint {
@@ -45,6 +47,8 @@ impl Endpoint {
             let builder = Client::builder().user_agent(concat!("lighter/", env!("CARGO_PKG_VERSION")));
             // Nothing that began with TLS goes on without it: redirects, token servers, uploads.
             let builder = builder.connect_timeout(CONNECT).https_only(!plain);
+            // An address that a registry sends us to may itself be the key to a blob, and no other host's business.
+            let builder = builder.referer(false);
             // No proxy leads to this machine.
             if is_loopback(registry) { builder.no_proxy() } else { builder }
         };
@@ -54,7 +58,12 @@ impl Endpoint {
             other => other,
         };
         let http = http.map_err(|error| failed(innermost(&error)))?;
-        Ok(Self { base, http })
+        Ok(Self { base, http, plain_http })
+    }
+
+    /// Whether a password may go there: over TLS, or without where nobody can listen or somebody said that it is all right.
+    pub(super) fn is_confidential(&self, url: &Url) -> bool {
+        url.scheme() == "https" || self.base.scheme() == "http" && (self.plain_http || is_loopback_host(url))
     }
 
     /// Why there is no connection, and what to do about it.
@@ -76,7 +85,10 @@ impl Endpoint {
 
 /// Whether a host is this machine: `localhost`, 127.0.0.0/8 or `[::1]`.
 fn is_loopback(registry: &str) -> bool {
-    let Ok(url) = Url::parse(&format!("http://{registry}/")) else { return false };
+    Url::parse(&format!("http://{registry}/")).is_ok_and(|url| is_loopback_host(&url))
+}
+
+fn is_loopback_host(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -130,6 +142,23 @@ mod tests {
                 // The build machine need not have CAs.
                 Err(error) => assert!(base.starts_with("https") && error.to_string().contains("CA"), "{error}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_password_goes_over_tls_or_stays_on_this_machine() {
+        super::super::install_tls();
+        let table = [
+            ("localhost:5000", false, "https://auth.test/token", true),
+            ("localhost:5000", false, "http://localhost:5001/token", true),
+            ("localhost:5000", false, "http://[::1]:5001/token", true),
+            ("localhost:5000", false, "http://auth.test/token", false),
+            ("localhost:5000", true, "http://auth.test/token", true),
+            ("r.test", true, "http://auth.test/token", true),
+        ];
+        for (registry, plain_http, realm, expected) in table {
+            let endpoint = Endpoint::with_certificates(registry, plain_http, &[]).unwrap();
+            assert_eq!(endpoint.is_confidential(&Url::parse(realm).unwrap()), expected, "{registry} {plain_http} {realm}");
         }
     }
 

@@ -69,7 +69,9 @@ impl Registry<'_> {
             }
             let response = request.send().await.map_err(|error| self.failed(operation, &error))?;
             self.reached.set(true);
-            if response.status() != StatusCode::UNAUTHORIZED || !ours {
+            // Nor is a challenge ours to answer that comes from where the registry sent us on to.
+            let asks_us = ours && response.url().origin() == self.endpoint.base.origin();
+            if response.status() != StatusCode::UNAUTHORIZED || !asks_us {
                 return Ok(response);
             }
             if asked {
@@ -81,7 +83,7 @@ impl Registry<'_> {
                 });
             }
             asked = true;
-            self.auth.answer(&self.endpoint.http, operation, &response, authorization.as_ref()).await?;
+            self.auth.answer(&self.endpoint, operation, &response, authorization.as_ref()).await?;
         }
     }
 

@@ -157,10 +157,12 @@ impl<'a> Registry<'a> {
         let operation = format!("get blob {} of {}", blob.digest(), self.place());
         let url = self.url(&["blobs", blob.digest().as_ref()])?;
         let mut backoff = Backoff::default();
+        // Bytes that were moved again after a restart are no progress: there would be no end to it.
+        let mut furthest = partial.len();
         while partial.len() < blob.size() {
-            let before = partial.len();
             if let Err(error) = self.download_once(&operation, &url, blob, partial, &at).await {
-                if partial.len().saturating_sub(before) >= PROGRESS {
+                if partial.len().saturating_sub(furthest) >= PROGRESS {
+                    furthest = partial.len();
                     backoff.forgive();
                 }
                 self.pause(&mut backoff, error).await?;

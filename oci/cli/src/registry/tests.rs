@@ -90,6 +90,24 @@ fn a_download_survives_what_a_registry_does() {
 }
 
 #[test]
+fn a_download_that_starts_over_and_over_ends() {
+    const PIECE: usize = PROGRESS as usize + 1;
+    Fake::with(async |fake: Fake| {
+        let blob = fake.blob("x", &vec![0; 2 * PIECE]);
+        for _ in 0..20 {
+            fake.fault("/blobs/", Fault::Cut(PIECE));
+            fake.fault("/blobs/", Fault::Answer("HTTP/1.1 416 No\r\n\r\n"));
+        }
+        let (_folder, store) = store();
+        let output = output();
+        let mut partial = store.partial(&blob).unwrap().unwrap();
+        let error = client(&fake, &output).download(&blob, &mut partial, |_| ()).await.unwrap_err();
+        assert!(error.to_string().contains("broke off"), "{error}");
+        assert!(fake.asked("/blobs/").len() < 20);
+    });
+}
+
+#[test]
 fn a_registry_that_says_when_to_come_back_is_obeyed() {
     Fake::with(async |fake| {
         let manifest = fake.manifest("1", "application/vnd.oci.image.manifest.v1+json", b"{}");
@@ -228,6 +246,26 @@ fn credentials_are_for_the_registry_alone() {
         let elsewhere = Url::parse(&client.endpoint.base.as_str().replace("127.0.0.1", "localhost")).unwrap();
         let answer = client.exchange("test", Method::GET, &elsewhere, |get| get).await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "no credentials for another host");
+    });
+}
+
+#[test]
+fn a_host_that_the_registry_sends_us_to_is_told_no_password() {
+    Fake::with(async |fake| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, format!(r#"{{"auths": {{"{}": {{"auth": "dTpw"}}}}}}"#, fake.host)).unwrap();
+        fake.state.borrow_mut().bearer = Some("one");
+        let elsewhere = fake.host.replace("127.0.0.1", "localhost");
+        let answer = format!("HTTP/1.1 307 There\r\nlocation: http://{elsewhere}/v2/x/manifests/1\r\n\r\n");
+        fake.fault("/manifests/", Fault::Answer(answer.leak()));
+        let output = output();
+        let mut client = client(&fake, &output);
+        client.auth.use_config(path);
+        let error = client.manifest("1").await.unwrap_err();
+        assert!(matches!(error, Error::Denied { .. }), "{error}");
+        assert_eq!(fake.asked("/manifests/").len(), 2);
+        assert_eq!(fake.state.borrow().token_requests, [""; 0]);
     });
 }
 

@@ -24,8 +24,13 @@ impl Store {
     /// Gives the image the name, and takes it from the image that had it.
     ///
     /// # Errors
-    /// The root is not in the store.
+    /// The root is not in the store, or the reference's digest is another's.
     pub(crate) fn tag(&self, reference: &Reference, mut root: Descriptor) -> Result<()> {
+        if reference.digest().is_some_and(|digest| digest != root.digest().as_ref()) {
+            bail!("{reference} can't be the name of {}", root.digest());
+        }
+        // Between the look and the name, it could be garbage.
+        self.keep()?;
         if !self.has(&root)? {
             bail!("{} is not in the store {}; it can't be tagged {reference}", root.digest(), self.root().display());
         }
@@ -44,7 +49,11 @@ impl Store {
     /// reference's digest.
     pub(crate) fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let entries = self.entries()?;
-        if let Some(named) = entries.iter().find(|entry| is_named(entry, reference)) {
+        // Other tools, and archives, may call anything by a digest.
+        let is_it = |entry: &&Descriptor| {
+            is_named(entry, reference) && reference.digest().is_none_or(|digest| digest == entry.digest().as_ref())
+        };
+        if let Some(named) = entries.iter().find(is_it) {
             return Ok(Some(named.clone()));
         }
         let Some(digest) = reference.digest() else { return Ok(None) };
@@ -141,6 +150,8 @@ impl Store {
 
     /// Replaces `index.json` if `change` says so, which it is passed on.
     fn change(&self, change: impl FnOnce(&mut Vec<Descriptor>) -> bool) -> Result<bool> {
+        // The new file is made where the garbage collector sweeps.
+        self.keep()?;
         let _lock = Lock::exclusive(&self.root().join(INDEX_LOCK))?;
         let mut entries = self.entries()?;
         if !change(&mut entries) {

@@ -93,6 +93,15 @@ fn names_are_whole_and_move() {
     let names: Vec<String> = store.list().unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["docker.io/library/hello:2", "docker.io/library/hello:latest"]);
 
+    // A digest names one image, whatever somebody says.
+    let pinned = format!("hello:2@{}", one.digest());
+    assert!(store.tag(&reference(&pinned), two.clone()).unwrap_err().to_string().contains("can't be the name of"));
+    let forged = fs::read_to_string(store.root().join(INDEX_FILE)).unwrap().replace("hello:2", &pinned);
+    fs::write(store.root().join(INDEX_FILE), forged).unwrap();
+    assert_eq!(digest(&pinned).as_ref(), Some(one.digest()));
+    store.tag(&reference("hello:2"), two.clone()).unwrap();
+    assert!(store.untag(&reference(&pinned)).unwrap());
+
     store.tag(&reference("hello"), two.clone()).unwrap();
     assert_eq!(digest("hello").as_ref(), Some(two.digest()));
     assert!(store.untag(&reference("hello")).unwrap());
