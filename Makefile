@@ -38,10 +38,12 @@ install-stage: packages
 
 # What `cargo test` needs is installed by the testbed, which says so.
 test: install-stage ## Run all tests: unit, and end to end on real containerd and Docker (root)
-	cargo test --release --locked -p lighter-oci -p lighter-runtime-api -p lighter-runner -p lighter-shim
+	cargo test --release --locked -p lighter-oci -p lighter-runtime-api -p lighter-launch -p lighter-runner -p lighter-shim
+	cargo test --release --locked -p lighter
+	cargo test --release --locked -p lighter-compile
 	LIGHTER_DESTDIR=$(STAGE) cargo test --locked -p lighter-tests
 
-demo: install-stage ## Build a hello image from source and run it with ctr and docker, command by command
+demo: install-stage ## Run a module, make it an image, push it, run it by containerd and Docker, command by command
 	LIGHTER_DESTDIR=$(STAGE) cargo run --locked -q -p lighter-tests --bin testbed -- demo
 
 bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json

@@ -204,11 +204,13 @@ fn set_image(bed: &Bed, id: &str, image: &str) {
 }
 
 fn an_index_gives_the_wasm_of_its_platforms(suite: Suite) {
+    /// A name, the platform that is asked for, what the index has, and the exit code of the module that must run.
+    type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)], i32);
+
     let bed = Bed::get(suite);
     let exit = |guest: &str| vec![(WASM, guests::wat(guest))];
     let native = |layout: &mut Layout| layout.image(host(), &[]);
-    // Which platform is asked for, what the index has, and the exit code of the module that must run.
-    let rows: [(&str, &str, &[(&str, &str)], i32); 5] = [
+    let rows: [Row; 5] = [
         ("index-wasi", "wasi/wasm", &[("wasip1/wasm", "exit42"), ("wasi/wasm", "exit0")], 0),
         ("index-p1", "wasip1/wasm", &[("windows/amd64", "exit0"), ("wasip1/wasm", "exit42")], 42),
         ("index-p2", "wasip2/wasm", &[("wasip2/wasm", "exit42"), ("linux/wasm", "exit0")], 42),
