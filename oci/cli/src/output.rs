@@ -25,7 +25,8 @@ impl Output {
 
     /// The command's result: one JSON document, or what `text` makes of it. A closed pipe is no error.
     pub(crate) fn result<T: serde::Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) {
-        let line = if self.json { serde_json::to_string_pretty(value).unwrap_or_default() } else { text(value) };
+        let line =
+            if self.json { serde_json::to_string_pretty(value).unwrap_or_default() } else { lines(&text(value)) };
         let line = line.trim_end();
         // A list of nothing is no empty line.
         if !line.is_empty() {
@@ -39,7 +40,7 @@ impl Output {
             return;
         }
         self.bars.suspend(|| {
-            let _ = writeln!(std::io::stderr(), "{line}");
+            let _ = writeln!(std::io::stderr(), "{}", lines(line));
         });
     }
 
@@ -56,7 +57,7 @@ impl Output {
 
     /// Why a command failed, with its causes, on stderr.
     pub(crate) fn failed(&self, error: &anyhow::Error) {
-        let _ = writeln!(std::io::stderr(), "lighter: {error:#}");
+        let _ = writeln!(std::io::stderr(), "lighter: {}", lines(&format!("{error:#}")));
     }
 }
 
@@ -99,4 +100,39 @@ impl Drop for Transfer<'_> {
 /// A digest as people compare it: `sha256:` and 12 digits.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(.."sha256:".len() + 12).unwrap_or(digest)
+}
+
+/// Without characters that move the cursor, colour the terminal, or reverse what is read: names are strangers'.
+pub(crate) fn plain(text: &str) -> String {
+    escaped(text, &[])
+}
+
+/// [`plain`], of text that has lines and columns.
+fn lines(text: &str) -> String {
+    escaped(text, &['\n', '\t'])
+}
+
+fn escaped(text: &str, kept: &[char]) -> String {
+    let misleads = |c: char| {
+        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
+        if misleads(c) && !kept.contains(&c) {
+            plain.extend(c.escape_unicode())
+        } else {
+            plain.push(c)
+        }
+        plain
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        assert_eq!(lines("a\tb\nc \u{1b}[2Jd\r\u{9b}e\u{202e}"), "a\tb\nc \\u{1b}[2Jd\\u{d}\\u{9b}e\\u{202e}");
+        assert_eq!(plain("a\nb ü"), "a\\u{a}b ü");
+    }
 }

@@ -1,7 +1,7 @@
 //! Files that appear when they are whole.
 
 use std::{
-    fs::{File, Permissions},
+    fs::{self, File, Permissions},
     hash::{BuildHasher, RandomState},
     io,
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
@@ -79,6 +79,17 @@ impl Pending {
     }
 }
 
+/// What is at `path` if it is not a file to be replaced: a pipe or a device, or a link such as `/dev/stdout`. Open for
+/// writing, to be written to as it is.
+pub(crate) fn open_special(path: &Path) -> io::Result<Option<File>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(None),
+        Ok(_) => File::options().write(true).truncate(true).open(path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Gives an open file a name. Source: open(2), O_TMPFILE.
 fn link(file: &File, path: &Path) -> Result<(), Errno> {
     linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, path, AtFlags::SYMLINK_FOLLOW)
@@ -87,7 +98,7 @@ fn link(file: &File, path: &Path) -> Result<(), Errno> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{fs, io::Write};
+    use std::{io::Write, os::unix::fs::symlink};
 
     use super::*;
 
@@ -112,5 +123,20 @@ mod tests {
         );
         assert_eq!(count(), 1);
         assert!(Pending::new(&folder.path().join("absent"), 0o644).is_err());
+    }
+
+    #[test]
+    fn devices_and_links_are_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        assert!(open_special(&file).unwrap().is_none());
+        fs::write(&file, "longer than that").unwrap();
+        assert!(open_special(&file).unwrap().is_none());
+        symlink(&file, &link).unwrap();
+        open_special(&link).unwrap().unwrap().write_all(b"short").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "short");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(open_special(Path::new("/dev/null")).unwrap().is_some());
+        assert!(open_special(folder.path()).is_err());
     }
 }

@@ -14,6 +14,7 @@ const MAX_MANIFESTS: usize = 256;
 
 /// What a root descriptor can lead to.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Document {
     /// A list of manifests, each for a platform.
     Index(ImageIndex),

@@ -114,12 +114,19 @@ pub fn reap_strangers() {
     }
 }
 
-/// Kills and reaps children that nobody waits for. For a process that has no other children than its runners'.
+/// Kills and reaps children that nobody waits for, and what becomes a child by that. For a process that has no other
+/// children than its runners'.
 pub fn end_strangers() {
-    for pid in strangers() {
-        // A child that was not reaped keeps its pid, so this hits nobody else.
-        let _ = kill_process(pid, Signal::KILL);
-        let _ = waitpid(Some(pid), WaitOptions::empty());
+    loop {
+        let strangers = strangers();
+        if strangers.is_empty() {
+            return;
+        }
+        for pid in strangers {
+            // A child that was not reaped keeps its pid, so this hits nobody else.
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+        }
     }
 }
 
@@ -131,4 +138,29 @@ fn strangers() -> Vec<Pid> {
         .filter_map(|pid| pid.parse().ok())
         .collect();
     known(|known| pids.into_iter().filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{process::Command, thread, time::Duration};
+
+    use rustix::process::{getpid, set_child_subreaper};
+
+    use super::*;
+
+    #[test]
+    fn strangers_end_with_what_they_started() {
+        set_child_subreaper(Some(getpid())).unwrap();
+        let child = Command::new("sh").args(["-c", "sleep 1000 & sleep 1000"]).spawn().unwrap().id();
+        let children = || fs::read_to_string(format!("/proc/{child}/task/{child}/children")).unwrap();
+        while children().split_whitespace().count() < 2 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let theirs = children();
+        end_strangers();
+        for pid in theirs.split_whitespace() {
+            assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "{pid}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! the next start finds.
 
 use std::{
+    cell::OnceCell,
     env,
     fs::File,
     io::{self, Seek},
@@ -43,7 +44,7 @@ pub(crate) fn load<B: Backend>(backend: &B, plan: &Plan, mut module: Module) -> 
     let cache = Cache::open(&plan.cache, plan.cache_bytes)?;
     let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
     let key = Key { fingerprint: compiler.fingerprint.clone(), digest, tier: Tier::Optimised };
-    let work = Work { cache: &cache, key, compiler: &compiler, module: &module };
+    let work = Work { cache: &cache, key, compiler: &compiler, module: &module, copy: OnceCell::new() };
 
     let mut notes = Vec::new();
     let (mut entry, mut tier) = work.code(&mut notes)?;
@@ -73,7 +74,7 @@ pub(crate) fn fill(
     let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
     let key = Key { fingerprint: compiler.fingerprint.clone(), digest: digest.clone(), tier: Tier::Optimised };
     let _turn = if in_background { Some(cache.background_turn()?) } else { None };
-    let work = Work { cache: &cache, key, compiler, module: &module };
+    let work = Work { cache: &cache, key, compiler, module: &module, copy: OnceCell::new() };
     let made = work.make(Tier::Optimised);
     if let Err(error @ Error::Compile { .. }) = &made
         && in_background
@@ -93,6 +94,7 @@ struct Work<'a> {
     key: Key,
     compiler: &'a Compiler,
     module: &'a Module,
+    copy: OnceCell<Module>,
 }
 
 impl Work<'_> {
@@ -129,7 +131,7 @@ impl Work<'_> {
     }
 
     fn make(&self, tier: Tier) -> Result<Entry, Error> {
-        self.cache.get_or_make(&self.key.of_tier(tier), |output| run(self.compiler, tier, self.module, output))
+        self.cache.get_or_make(&self.key.of_tier(tier), |output| run(self.compiler, tier, self.copy()?, output))
     }
 
     /// Has better code made, unless somebody does so already or it failed a short while ago.
@@ -143,16 +145,30 @@ impl Work<'_> {
             return Ok(None);
         }
         notes.push(format!("{name}: runs on baseline code; optimised code is being made for its next start"));
-        background::compile(self.copy()?, &plan.cache, plan.cache_bytes).map(Some)
+        let copy = rewound(&self.copy()?.file).map_err(|source| self.unreadable(source))?;
+        background::compile(copy, &plan.cache, plan.cache_bytes).map(Some)
     }
 
-    /// The module in a file of its own: an open file would keep the container's root filesystem busy after its end.
-    fn copy(&self) -> Result<File, Error> {
-        let mut copy = self.cache.scratch()?;
-        let copied =
-            rewound(&self.module.file).and_then(|mut file| io::copy(&mut file, &mut copy)).and_then(|_| copy.rewind());
-        copied.map_err(|source| Error::ReadModule { path: self.module.path.clone(), source })?;
-        Ok(copy)
+    /// The module in a file that nobody else can write, with the digest that its code is to be known by: whoever owns the
+    /// original could change it between hashing and compiling. Nor does it keep the container's root filesystem busy.
+    fn copy(&self) -> Result<&Module, Error> {
+        if let Some(copy) = self.copy.get() {
+            return Ok(copy);
+        }
+        let mut scratch = self.cache.scratch()?;
+        rewound(&self.module.file)
+            .and_then(|mut file| io::copy(&mut file, &mut scratch))
+            .and_then(|_| scratch.rewind())
+            .map_err(|source| self.unreadable(source))?;
+        let mut copy = Module::of_file(scratch, &self.module.path.to_string_lossy(), None)?;
+        if copy.digest().map_err(|source| self.unreadable(source))? != self.key.digest {
+            return Err(Error::ModuleChanged { path: self.module.path.clone() });
+        }
+        Ok(self.copy.get_or_init(|| copy))
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        Error::ReadModule { path: self.module.path.clone(), source }
     }
 }
 

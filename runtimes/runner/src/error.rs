@@ -30,6 +30,12 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// Somebody wrote to the module while it was looked at.
+    #[error("module {path} changed while it was read; run it again once nobody writes to it")]
+    ModuleChanged {
+        /// As the guest would see it.
+        path: PathBuf,
+    },
     /// The compiler, the fetcher or the runner itself can't be run.
     #[error("run {path}: {source}; is Lighter installed completely?")]
     RunProgram {

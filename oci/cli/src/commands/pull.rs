@@ -10,7 +10,7 @@ use oci_spec::image::Descriptor;
 
 use crate::{
     output::Output,
-    pending::Pending,
+    pending::{Pending, open_special},
     reference::Reference,
     store::Store,
     transfer::{Platforms, extract_module, pull},
@@ -75,8 +75,11 @@ impl Args {
     }
 }
 
-/// Writes the module under the file's name when it is whole.
+/// Writes the module under the file's name when it is whole. A pipe or device is written to as it is.
 async fn write(store: &Store, root: &Descriptor, path: &Path) -> anyhow::Result<()> {
+    if let Some(mut file) = open_special(path).context("open")? {
+        return extract_module(store, root, &mut file).await.map(|_| ());
+    }
     let mut pending = Pending::new(path.parent().unwrap_or(path), 0o666).context("create file")?;
     extract_module(store, root, pending.file()).await?;
     pending.publish(path).context("write file")

@@ -4,7 +4,7 @@ use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration
 
 use crate::{
     output::Output,
-    run::{self, DEFAULT_ENGINE, Target, User, Volume},
+    run::{self, DEFAULT_ENGINE, End, Target, User, Volume},
 };
 
 /// What is given if the guest did not start.
@@ -101,8 +101,14 @@ impl Args {
             memory: self.memory,
             timeout: self.timeout,
         };
+        let timeout = request.timeout;
         match run::run(request, output).await {
-            Ok(end) => Ok(end.code()),
+            Ok(end) => {
+                if let (End::TimedOut, Some(time)) = (&end, timeout) {
+                    output.note(&format!("lighter: ended the guest after {time:?}, as --timeout asks"));
+                }
+                Ok(end.code())
+            }
             Err(error) => {
                 output.failed(&error);
                 Ok(NOT_STARTED.into())

@@ -1,5 +1,4 @@
 use std::{
-    fs::File,
     io::{BufWriter, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -9,7 +8,7 @@ use anyhow::{Context, ensure};
 
 use crate::{
     output::Output,
-    pending::Pending,
+    pending::{Pending, open_special},
     reference::Reference,
     store::Store,
     transfer::{Platforms, Saved, save},
@@ -74,8 +73,7 @@ async fn to_file(
     platforms: &Platforms,
     path: &Path,
 ) -> anyhow::Result<Vec<Saved>> {
-    if path.exists() && !path.is_file() {
-        let file = File::options().write(true).open(path).context("open")?;
+    if let Some(file) = open_special(path).context("open")? {
         return save(store, references, platforms, BufWriter::new(file)).await;
     }
     let mut pending = Pending::new(path.parent().unwrap_or(path), 0o666).context("create file")?;

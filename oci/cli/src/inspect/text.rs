@@ -6,6 +6,7 @@ use indicatif::HumanBytes;
 use lighter_oci::Kind;
 
 use super::{Binary, Entry, Item, Report};
+use crate::output::plain;
 
 /// Imports or exports that are listed; JSON has all.
 const LISTED: usize = 200;
@@ -126,21 +127,6 @@ fn table<const N: usize>(text: &mut String, head: [&str; N], rows: impl Iterator
         }
         let _ = writeln!(text, "{}", line.trim_end());
     }
-}
-
-/// Without characters that move the cursor, colour the terminal, or reverse what is read: names are strangers'.
-fn plain(text: &str) -> String {
-    let misleads = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
-        if misleads(c) {
-            plain.extend(c.escape_unicode())
-        } else {
-            plain.push(c)
-        }
-        plain
-    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::user::is_privileged;
+use super::{removal::remove_tree, user::is_privileged};
 
 /// How the names of the folders begin. The name is the container's id.
 const PREFIX: &str = "run-";
@@ -143,29 +143,6 @@ fn remove_run(path: &Path, id: &str) -> Result<()> {
     let removed = cgroup.remove();
     remove_tree(path).with_context(|| format!("remove {}", path.display()))?;
     Ok(removed?)
-}
-
-/// Removes a folder, also where the guest, who is this user, took its own permission to.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            fs::remove_dir_all(path)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
-fn open_up(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

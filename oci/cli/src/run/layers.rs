@@ -9,10 +9,10 @@
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
-    fs::{File, Permissions},
+    fs::{self, File, Permissions},
     io::{self, ErrorKind, Read},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -24,12 +24,14 @@ use pathrs::{InodeType, Root, flags::OpenFlags};
 use tar::EntryType;
 
 use super::user::User;
-use crate::transfer::{Member, Members, decompressed, plain};
+use crate::transfer::{Bounded, MAX_UNPACKED, Member, Members, decompressed, plain};
 
-/// Bytes that all layers of an image may unpack to: what is more is no WebAssembly image, or an attack.
-const MAX_BYTES: u64 = 4 << 30;
-/// Files that there may be in all layers.
+/// Files and folders that there may be in all layers.
 const MAX_FILES: u64 = 200_000;
+/// Bytes that the names of what one layer brings may have, each with the folders above it.
+const MAX_NAMES: u64 = 64 << 20;
+/// Folders within folders, whatever links lead there: who walks them takes memory and descriptors for each.
+const MAX_DEPTH: usize = 128;
 /// Bytes of a path, with the zero byte. Source: `PATH_MAX`, path_resolution(7).
 const MAX_PATH: usize = 4096;
 /// A file of this name says that another of the rest of the name is gone.
@@ -50,7 +52,7 @@ impl RootFolder {
     /// Begins with the empty folder `path`.
     pub(crate) fn new(path: &Path) -> Result<Self> {
         let root = Root::open(path).with_context(|| format!("open {}", path.display()))?;
-        Ok(Self { tree: Tree(root), bytes_left: MAX_BYTES, files_left: MAX_FILES })
+        Ok(Self { tree: Tree(root), bytes_left: MAX_UNPACKED, files_left: MAX_FILES })
     }
 
     /// Lays all of them over each other, the first lowest.
@@ -67,14 +69,9 @@ impl RootFolder {
     pub(crate) async fn add(&mut self, layer: File) -> Result<()> {
         let mut archive = tar::Archive::new(Bounded { reader: decompressed(layer)?, left: &mut self.bytes_left });
         let mut members = Members::new(&mut archive)?;
-        // What this layer brought, which its own whiteouts don't mean.
-        let mut brought = HashSet::new();
+        let mut brought = Brought { paths: HashSet::new(), names_left: MAX_NAMES, files_left: &mut self.files_left };
         while let Some((member, mut bytes)) = members.next()? {
             tokio::task::yield_now().await;
-            self.files_left = match self.files_left.checked_sub(1) {
-                Some(left) => left,
-                None => bail!("the image has more than {MAX_FILES} files"),
-            };
             let put = self.tree.put(&member, &mut bytes, &mut brought);
             put.with_context(|| format!("unpack {}", member.path.display()))?;
         }
@@ -97,22 +94,60 @@ impl RootFolder {
     }
 }
 
+/// What a layer brought, which its own whiteouts don't mean. By the members' own letters: names in a layer are compared as
+/// they are written.
+struct Brought<'a> {
+    paths: HashSet<PathBuf>,
+    names_left: u64,
+    files_left: &'a mut u64,
+}
+
+impl Brought<'_> {
+    /// Counts a file of the archive's.
+    fn count(&mut self) -> Result<()> {
+        let left = self.files_left.checked_sub(1);
+        *self.files_left = left.with_context(|| format!("the image has more than {MAX_FILES} files"))?;
+        Ok(())
+    }
+
+    /// Takes in a path that was counted, and counts the folders above it that no member names.
+    fn add(&mut self, path: &Path) -> Result<()> {
+        for (above, path) in path.ancestors().filter(|path| path.file_name().is_some()).enumerate() {
+            if self.paths.contains(path) {
+                break;
+            }
+            if above > 0 {
+                self.count()?;
+            }
+            let left = self.names_left.checked_sub(path.as_os_str().len() as u64);
+            self.names_left = left.with_context(|| format!("the layer's names have more than {MAX_NAMES} bytes"))?;
+            self.paths.insert(path.to_owned());
+        }
+        Ok(())
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.paths.contains(path)
+    }
+}
+
 /// A folder that no name leads out of.
 struct Tree(Root);
 
 impl Tree {
-    fn put(&self, member: &Member, bytes: &mut dyn Read, brought: &mut HashSet<PathBuf>) -> Result<()> {
+    fn put(&self, member: &Member, bytes: &mut dyn Read, brought: &mut Brought<'_>) -> Result<()> {
         let Member { path, kind, link, mode } = member;
+        brought.count()?;
         let Some(name) = path.file_name() else { return Ok(()) };
         if path.as_os_str().len() >= MAX_PATH {
             bail!("its name is longer than Linux takes");
         }
+        bound_depth(path.components().count())?;
         let folder = path.parent().unwrap_or(Path::new(""));
         if name.as_bytes().starts_with(WHITEOUT) {
             return self.white_out(folder, name, brought);
         }
-        // Of the file's own letters only: names in a layer are compared as they are written.
-        brought.extend(path.ancestors().filter(|path| path.file_name().is_some()).map(Path::to_owned));
+        brought.add(path)?;
         let target = || link.as_deref().context("it is a link to nowhere");
         match kind {
             EntryType::Directory => {
@@ -150,7 +185,7 @@ impl Tree {
     }
 
     /// Takes away what a layer below has.
-    fn white_out(&self, folder: &Path, name: &OsStr, brought: &HashSet<PathBuf>) -> Result<()> {
+    fn white_out(&self, folder: &Path, name: &OsStr, brought: &Brought<'_>) -> Result<()> {
         let name = name.as_bytes();
         if name == OPAQUE {
             self.empty(folder, brought)?;
@@ -158,7 +193,7 @@ impl Tree {
             && let Some(name) = name.strip_prefix(WHITEOUT).filter(|name| ![b"", &b"."[..], b".."].contains(name))
         {
             let path = folder.join(OsStr::from_bytes(name));
-            if !brought.contains(&path) {
+            if !brought.has(&path) {
                 self.remove(&path)?;
             }
         }
@@ -166,12 +201,12 @@ impl Tree {
     }
 
     /// Leaves of a folder only what this layer brought.
-    fn empty(&self, folder: &Path, brought: &HashSet<PathBuf>) -> Result<()> {
+    fn empty(&self, folder: &Path, brought: &Brought<'_>) -> Result<()> {
         // Not a folder, or not there: nothing to hide.
         let Ok(listed) = self.open_folder(folder) else { return Ok(()) };
         for name in names(listed)? {
             let path = folder.join(name);
-            if !brought.contains(&path) {
+            if !brought.has(&path) {
                 self.remove(&path)?;
             } else if self.0.readlink(&path).is_err() {
                 self.empty(&path, brought)?;
@@ -183,7 +218,21 @@ impl Tree {
     /// Makes the folders above `path`, and removes what is in its place.
     fn make_room(&self, path: &Path, folder: &Path) -> Result<()> {
         self.make_folders(folder)?;
+        bound_depth(self.depth(folder)?)?;
         self.remove(path)
+    }
+
+    /// How far below the root a folder really is, whatever links led there.
+    fn depth(&self, folder: &Path) -> Result<usize> {
+        let real = |path: &Path| -> Result<PathBuf> {
+            let folder = self.open_folder(path)?;
+            fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd())).context("find out where it is")
+        };
+        if folder.as_os_str().is_empty() {
+            return Ok(0);
+        }
+        let (root, folder) = (real(Path::new(""))?, real(folder)?);
+        Ok(folder.components().count().saturating_sub(root.components().count()))
     }
 
     fn make_folders(&self, folder: &Path) -> Result<()> {
@@ -220,6 +269,13 @@ impl Tree {
     }
 }
 
+fn bound_depth(depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        bail!("it lies deeper than the {MAX_DEPTH} folders that may be within each other");
+    }
+    Ok(())
+}
+
 /// Permissions whatever the umask says, without set-id bits.
 fn settle(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode & 0o777))
@@ -242,26 +298,10 @@ fn is_missing(error: &pathrs::error::Error) -> bool {
     matches!(io::Error::from_raw_os_error(errno).kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// A reader that fails where there is more than may be.
-struct Bounded<'a, R> {
-    reader: R,
-    left: &'a mut u64,
-}
-
-impl<R: Read> Read for Bounded<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        *self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            io::Error::new(ErrorKind::FileTooLarge, format!("the image unpacks to more than {MAX_BYTES} bytes"))
-        })?;
-        Ok(read)
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{fs, io::Seek, os::unix::fs::MetadataExt};
+    use std::{io::Seek, os::unix::fs::MetadataExt};
 
     use super::*;
 
@@ -398,9 +438,25 @@ mod tests {
         rootfs.bytes_left = 1024;
         let error = rootfs.add(layer(&[('f', "a", "1"), ('f', "b", "1")])).await.unwrap_err();
         assert!(format!("{error:#}").contains("unpacks to more"), "{error:#}");
-        rootfs.bytes_left = MAX_BYTES;
+        rootfs.bytes_left = MAX_UNPACKED;
         rootfs.files_left = 1;
         let error = rootfs.add(layer(&[('f', "a", "1"), ('f', "b", "1")])).await.unwrap_err();
         assert!(format!("{error:#}").contains("files"), "{error:#}");
+        // Folders that are there by a file's name alone are counted as well.
+        rootfs.files_left = 3;
+        let error = rootfs.add(layer(&[('f', "1/2/3/4", "1")])).await.unwrap_err();
+        assert!(format!("{error:#}").contains("files"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn folders_that_links_make_deep_are_refused() {
+        // As long as a name may be in this archive.
+        let some: &str = "d/".repeat(45).leak();
+        let (link, twice, thrice) =
+            (format!("/{some}").leak(), format!("l/{some}").leak(), format!("m/{some}f").leak());
+        let rows: &[Row] = &[('d', some, ""), ('l', "l", link), ('d', twice, ""), ('l', "m", twice)];
+        unpacked(&[rows]).await.unwrap();
+        let error = format!("{:#}", unpacked(&[rows, &[('f', thrice, "")]]).await.unwrap_err());
+        assert!(error.contains("deeper"), "{error}");
     }
 }

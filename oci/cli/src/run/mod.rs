@@ -9,6 +9,7 @@ mod folder;
 mod layers;
 mod program;
 mod quantity;
+mod removal;
 mod sandbox;
 mod signals;
 mod supervise;

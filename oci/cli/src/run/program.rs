@@ -106,7 +106,7 @@ impl Program {
                 let found =
                     Module::of_file(open(blob)?, &reference.to_string(), None)?.digest().context("read module")?;
                 if found != expected {
-                    bail!("blob sha256:{expected} in the store is damaged; remove {reference} and pull it again");
+                    bail!("blob sha256:{expected} in the store is damaged; `lighter pull {reference}`");
                 }
                 Source::File { path: store.blob_path(blob.digest().as_ref())?, digest: Some(found) }
             }

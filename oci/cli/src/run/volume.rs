@@ -1,8 +1,9 @@
 //! `--dir HOST:GUEST[:ro]`: what of the host's files the guest gets.
 
 use std::{
+    ffi::OsString,
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStringExt, fs::MetadataExt},
     path::{Component, Path, PathBuf},
     str::FromStr,
 };
@@ -76,9 +77,28 @@ fn kernel_filesystem_below<'a>(mounts: &'a str, folder: &str) -> Option<&'a str>
         let (left, right) = line.split_once(" - ")?;
         let path = left.split(' ').nth(4)?;
         let filesystem = right.split(' ').next()?;
-        // Paths of kernel filesystems have nothing that would be escaped.
-        (KERNEL_FILESYSTEMS.contains(&filesystem) && Path::new(path).starts_with(folder)).then_some(path)
+        (KERNEL_FILESYSTEMS.contains(&filesystem) && unescaped(path).starts_with(folder)).then_some(path)
     })
+}
+
+/// A path of the list of mounts, in which white space and backslashes are written as three octal digits.
+fn unescaped(path: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let code = behind.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(code) => {
+                bytes.push(code);
+                rest = &behind[3..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -112,10 +132,12 @@ mod tests {
 22 1 8:1 / / rw - ext4 /dev/sda1 rw
 23 22 0:21 / /proc rw - proc proc rw
 24 22 0:22 / /home/me/x rw - tmpfs tmpfs rw
+25 22 0:23 / /srv/my\\040root/sys rw - sysfs sysfs rw
 ";
         assert_eq!(kernel_filesystem_below(mounts, "/"), Some("/proc"));
         assert_eq!(kernel_filesystem_below(mounts, "/home"), None);
         assert_eq!(kernel_filesystem_below(mounts, "/pro"), None);
+        assert_eq!(kernel_filesystem_below(mounts, "/srv/my root"), Some("/srv/my\\040root/sys"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -86,6 +86,31 @@ pub(super) fn check(expected: &Descriptor, digest: &str, size: u64) -> Result<()
         );
     }
     Ok(())
+}
+
+/// Hashes what is read through it.
+pub(crate) struct Hashed<R> {
+    reader: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> Hashed<R> {
+    pub(crate) fn new(reader: R) -> Self {
+        Self { reader, hasher: Sha256::new() }
+    }
+
+    /// Of what was read so far.
+    pub(crate) fn digest(self) -> String {
+        sha256(self.hasher)
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
 }
 
 /// `sha256:` and hex digits.

@@ -16,7 +16,7 @@ mod partial;
 use std::{
     env,
     fs::{self, DirBuilder, File},
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -28,8 +28,7 @@ use oci_spec::image::Descriptor;
 
 use self::{blob::write_error, lock::Lock};
 pub(crate) use self::{
-    blob::{BlobWriter, sha256},
-    gc::Gc,
+    blob::{BlobWriter, Hashed, sha256},
     graph::Graph,
     partial::Partial,
 };
@@ -101,6 +100,17 @@ impl Store {
     pub(crate) fn has(&self, blob: &Descriptor) -> Result<bool> {
         let Some(file) = self.open_blob(blob.digest().as_ref())? else { return Ok(false) };
         Ok(file.metadata().with_context(|| format!("look at blob {}", blob.digest()))?.len() == blob.size())
+    }
+
+    /// [`Self::has`], with the bytes that the digest names. Reads all of them.
+    pub(crate) fn has_sound(&self, blob: &Descriptor) -> Result<bool> {
+        if !self.has(blob)? {
+            return Ok(false);
+        }
+        let Some(file) = self.open_blob(blob.digest().as_ref())? else { return Ok(false) };
+        let mut bytes = Hashed::new(file);
+        io::copy(&mut bytes, &mut io::sink()).with_context(|| format!("read blob {}", blob.digest()))?;
+        Ok(bytes.digest() == blob.digest().as_ref())
     }
 
     /// A blob to be: hashes while it is written, and is gone if it is dropped before [`BlobWriter::finish`].

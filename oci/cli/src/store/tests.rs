@@ -6,7 +6,7 @@ use lighter_oci::image::Content;
 use oci_spec::image::{Digest, MediaType};
 use serde_json::json;
 
-use super::*;
+use super::{gc::Gc, *};
 use crate::reference::Reference;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, BufReader, Read},
+    io::{self, BufReader, ErrorKind, Read},
     ops::ControlFlow,
     os::unix::ffi::OsStringExt,
     path::{Component, Path, PathBuf},
@@ -13,6 +13,9 @@ use tar::EntryType;
 
 /// Bytes of a name that has an entry of its own before the file's; what has longer ones was not made to be unpacked.
 const MAX_NAME: u64 = 64 << 10;
+
+/// Bytes that all layers of an image may unpack to: what is more is no WebAssembly image, or an attack.
+pub(crate) const MAX_UNPACKED: u64 = 4 << 30;
 
 /// The reader's bytes, decompressed if they begin like gzip or zstd, whatever the file is called.
 pub(crate) fn decompressed<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
@@ -31,6 +34,23 @@ pub(crate) fn decompressed<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 
         [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::with_buffer(reader).context("read zstd archive")?),
         _ => Box::new(reader),
     })
+}
+
+/// Fails where there is more than may be.
+pub(crate) struct Bounded<'a, R> {
+    pub(crate) reader: R,
+    /// Bytes that may still come.
+    pub(crate) left: &'a mut u64,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        *self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
+            io::Error::new(ErrorKind::FileTooLarge, format!("the image unpacks to more than {MAX_UNPACKED} bytes"))
+        })?;
+        Ok(read)
+    }
 }
 
 /// What an archive says of one of its files.

@@ -10,14 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use lighter_oci::image::{self, Image};
 use oci_spec::image::Descriptor;
-use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use super::{
-    archive::{decompressed, plain, visit},
-    save::Hashed,
-};
-use crate::store::{Store, sha256};
+use super::archive::{Bounded, MAX_UNPACKED, decompressed, plain, visit};
+use crate::store::{Hashed, Store};
 
 /// Writes the module of the image that Lighter would run of those behind `root`: its layer, or the entrypoint's file.
 ///
@@ -26,11 +22,10 @@ use crate::store::{Store, sha256};
 pub(crate) async fn extract_module(store: &Store, root: &Descriptor, writer: &mut dyn Write) -> Result<u64> {
     let image = image::resolve(store, root).await?;
     let Some(module) = &image.module else { return from_files(store, &image, writer) };
-    let mut reader = Hashed { reader: open(store, module)?, hasher: Sha256::new() };
+    let mut reader = Hashed::new(open(store, module)?);
     let size = io::copy(&mut Sniffed::new(&mut reader, "the layer"), writer).context("write module")?;
-    let digest = sha256(reader.hasher);
     ensure!(
-        digest == module.digest().as_ref(),
+        reader.digest() == module.digest().as_ref(),
         "blob {} in the store is damaged; pull the image again",
         module.digest()
     );
@@ -44,9 +39,10 @@ fn from_files(store: &Store, image: &Image, writer: &mut dyn Write) -> Result<u6
         bail!("the image has no entrypoint, so nothing says which of its files is the module");
     };
     let path = plain(&Path::new(&process.workdir).join(entrypoint)).context("entrypoint")?;
+    let mut left = MAX_UNPACKED;
     for layer in image.layers.iter().rev() {
-        let found =
-            in_layer(open(store, layer)?, &path, writer).with_context(|| format!("layer {}", layer.digest()))?;
+        let files = Bounded { reader: decompressed(open(store, layer)?)?, left: &mut left };
+        let found = in_layer(files, &path, writer).with_context(|| format!("layer {}", layer.digest()))?;
         match found {
             Some(Found::Module(size)) => return Ok(size),
             Some(Found::Removed) => break,
@@ -64,11 +60,11 @@ enum Found {
     Removed,
 }
 
-fn in_layer(layer: File, path: &Path, writer: &mut dyn Write) -> Result<Option<Found>> {
+fn in_layer(layer: impl Read, path: &Path, writer: &mut dyn Write) -> Result<Option<Found>> {
     let whiteouts = whiteouts(path);
     // A whiteout hides what is in lower layers, wherever in its layer it comes.
     let mut removed = false;
-    let found = visit(decompressed(layer)?, |entry, kind, reader| {
+    let found = visit(layer, |entry, kind, reader| {
         if whiteouts.iter().any(|whiteout| whiteout == entry) {
             removed = true;
         }

@@ -12,7 +12,7 @@ mod save;
 mod tests;
 
 pub(crate) use self::{
-    archive::{Member, Members, decompressed, plain},
+    archive::{Bounded, MAX_UNPACKED, Member, Members, decompressed, plain},
     extract::extract_module,
     load::{load, load_path},
     platform::Platforms,

@@ -112,7 +112,7 @@ impl Remote<'_> {
                 blob.size()
             );
         }
-        if self.store.has(blob)? {
+        if self.store.has_sound(blob)? {
             return self.store.document(blob);
         }
         let is_index = media::is_index(blob.media_type());
@@ -181,16 +181,16 @@ async fn pull_blob(registry: &Registry<'_>, store: &Store, blob: &Descriptor, ou
     Ok(pulled("pulled"))
 }
 
-/// The download, once no other process does it; `None` if the store has the blob.
+/// The download, once no other process does it; `None` if the store has the blob. One that was damaged there is replaced.
 async fn partial(store: &Store, blob: &Descriptor, output: &Output) -> Result<Option<Partial>> {
     let mut said = false;
     loop {
-        if store.has(blob)? {
+        if store.has_sound(blob)? {
             return Ok(None);
         }
         if let Some(partial) = store.partial(blob)? {
             // Another process may have finished between the two questions.
-            return Ok(if store.has(blob)? { None } else { Some(partial) });
+            return Ok(if store.has_sound(blob)? { None } else { Some(partial) });
         }
         if !said {
             output.note(&format!("waiting for another lighter that pulls {}", blob.digest()));

@@ -10,7 +10,6 @@ use lighter_oci::image::{self, Document, Format};
 use oci_spec::image::{ANNOTATION_REF_NAME, Descriptor, MediaType};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     reference::Reference,
-    store::{BLOBS, INDEX_FILE, LAYOUT, LAYOUT_FILE, Store, sha256},
+    store::{BLOBS, Hashed, INDEX_FILE, LAYOUT, LAYOUT_FILE, Store},
 };
 
 /// What `docker load` wants beside the layout where it doesn't use containerd's store.
@@ -65,15 +64,12 @@ pub(crate) async fn save(
     folder(&mut archive, "blobs/sha256/")?;
     for (digest, blob) in &blobs {
         let file = store.open_blob(digest)?.with_context(|| format!("blob {digest} is gone from the store"))?;
-        let mut reader = Hashed { reader: file.take(blob.size()), hasher: Sha256::new() };
+        let mut reader = Hashed::new(file.take(blob.size()));
         let path = format!("{BLOBS}/{}", blob.digest().digest());
         archive
             .append_data(&mut header(EntryType::Regular, blob.size()), &path, &mut reader)
             .context("write archive")?;
-        ensure!(
-            sha256(reader.hasher) == *digest,
-            "blob {digest} in the store is damaged; pull or build the image again"
-        );
+        ensure!(reader.digest() == *digest, "blob {digest} in the store is damaged; pull or build the image again");
     }
     file(&mut archive, INDEX_FILE, &serde_json::to_vec(&index).context("write index")?)?;
     if !docker.is_empty() {
@@ -138,18 +134,4 @@ fn folder(archive: &mut tar::Builder<impl Write>, path: &str) -> Result<()> {
 
 fn file(archive: &mut tar::Builder<impl Write>, path: &str, bytes: &[u8]) -> Result<()> {
     archive.append_data(&mut header(EntryType::Regular, bytes.len() as u64), path, bytes).context("write archive")
-}
-
-/// Hashes what goes by.
-pub(super) struct Hashed<R> {
-    pub(super) reader: R,
-    pub(super) hasher: Sha256,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
-    }
 }

@@ -247,6 +247,27 @@ fn a_wrong_beginning_is_pulled_anew_and_forged_bytes_are_refused() {
 }
 
 #[test]
+fn what_was_damaged_in_the_store_is_pulled_again() {
+    Fake::with(async |fake| {
+        let (_a, theirs) = store();
+        let root = artifact(&theirs, WASM);
+        upload(&theirs, &fake, "1", &root);
+        let (_b, ours) = store();
+        let name = fake.reference("me/hello:1");
+        pull(&ours, &name, &Platforms::Best, false, &output()).await.unwrap();
+        let graph = ours.graph(&root).unwrap();
+        for blob in graph.documents.iter().chain(&graph.blobs) {
+            let path = ours.blob_path(blob.digest().as_ref()).unwrap();
+            std::fs::write(path, vec![b'x'; usize::try_from(blob.size()).unwrap()]).unwrap();
+        }
+        assert!(module(&ours, &root).await.is_err());
+        let pulled = pull(&ours, &name, &Platforms::Best, false, &output()).await.unwrap();
+        assert!(pulled.blobs.iter().all(|blob| blob.action == "pulled"), "{pulled:?}");
+        assert_eq!(module(&ours, &root).await.unwrap(), WASM);
+    });
+}
+
+#[test]
 fn a_registry_without_artifacts_is_told_of_another_format() {
     Fake::with(async |fake| {
         let (_folder, store) = store();
