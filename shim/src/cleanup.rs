@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result};
@@ -19,6 +19,9 @@ use crate::{
 
 /// What is reported of a container whose end nobody saw: killed.
 const KILLED: u32 = 128 + nix::libc::SIGKILL.unsigned_abs();
+
+/// How long a dying daemon may take from its connections' end to its listener's.
+const DYING: Duration = Duration::from_millis(50);
 
 /// Runs in the bundle's folder, or gets it by flag.
 pub(crate) fn run(flags: &Flags) -> Result<()> {
@@ -41,8 +44,43 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
 fn remove_stale_socket(bundle: &Path) {
     if let Ok(address) = fs::read_to_string(bundle.join(ADDRESS))
         && let path = socket_path(address.trim())
-        && UnixStream::connect(path).is_err()
+        && !is_served(path)
     {
         let _ = fs::remove_file(path);
+    }
+}
+
+/// Whether a daemon lives behind a socket. It says nothing to who asks nothing; from one that is about to be gone, the
+/// connection is reset.
+fn is_served(path: &Path) -> bool {
+    let silent = |mut stream: UnixStream| {
+        stream.set_read_timeout(Some(DYING))?;
+        stream.read(&mut [0])
+    };
+    UnixStream::connect(path).and_then(silent).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{os::unix::net::UnixListener, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_dying_daemon_serves_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        assert!(!is_served(&path), "no socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(is_served(&path), "a daemon that listens");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(DYING / 5);
+                drop(listener);
+            });
+            assert!(!is_served(&path), "a daemon that goes");
+        });
+        assert!(!is_served(&path), "a stale socket");
     }
 }
