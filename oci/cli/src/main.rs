@@ -55,7 +55,8 @@ fn main() -> ExitCode {
     let output = Output::new(arguments.json, arguments.quiet);
     registry::install_tls();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(arguments.command.run(&output)));
+    let done =
+        runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(arguments.command.run(&output)));
     match done {
         Ok(code) => code,
         Err(error) => {

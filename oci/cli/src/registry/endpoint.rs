@@ -158,7 +158,11 @@ mod tests {
         ];
         for (registry, plain_http, realm, expected) in table {
             let endpoint = Endpoint::with_certificates(registry, plain_http, &[]).unwrap();
-            assert_eq!(endpoint.is_confidential(&Url::parse(realm).unwrap()), expected, "{registry} {plain_http} {realm}");
+            assert_eq!(
+                endpoint.is_confidential(&Url::parse(realm).unwrap()),
+                expected,
+                "{registry} {plain_http} {realm}"
+            );
         }
     }
 
