@@ -20,8 +20,11 @@ use crate::{
 /// What is reported of a container whose end nobody saw: killed.
 const KILLED: u32 = 128 + nix::libc::SIGKILL.unsigned_abs();
 
-/// How long a dying daemon may take from its connections' end to its listener's.
-const DYING: Duration = Duration::from_millis(50);
+/// A request of the task API that names no method, to which a server answers with an error.
+/// Source: ttrpc's `PROTOCOL.md`: length, stream, type, flags.
+const PROBE: [u8; 10] = [0, 0, 0, 0, 0, 0, 0, 1, 1, 0];
+/// A daemon that takes longer is busy, not gone.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs in the bundle's folder, or gets it by flag.
 pub(crate) fn run(flags: &Flags) -> Result<()> {
@@ -50,20 +53,26 @@ fn remove_stale_socket(bundle: &Path) {
     }
 }
 
-/// Whether a daemon lives behind a socket. It says nothing to who asks nothing; from one that is about to be gone, the
-/// connection is reset.
+/// Whether a daemon lives behind a socket. One that is about to be gone may still have its listener, but nobody takes the
+/// connection, and it is reset.
 fn is_served(path: &Path) -> bool {
-    let silent = |mut stream: UnixStream| {
-        stream.set_read_timeout(Some(DYING))?;
+    let ask = |mut stream: UnixStream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&PROBE)?;
         stream.read(&mut [0])
     };
-    UnixStream::connect(path).and_then(silent).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    match UnixStream::connect(path).and_then(ask) {
+        Ok(answered) => answered > 0,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{os::unix::net::UnixListener, thread};
+    use std::{os::unix::net::UnixListener, thread, time::Instant};
+
+    use containerd_shim_protos::ttrpc::r#async::Server;
 
     use super::*;
 
@@ -73,14 +82,29 @@ mod tests {
         let path = folder.path().join("socket");
         assert!(!is_served(&path), "no socket");
         let listener = UnixListener::bind(&path).unwrap();
-        assert!(is_served(&path), "a daemon that listens");
+        thread::scope(|scope| {
+            scope.spawn(|| listener.accept().unwrap().0.write_all(b"answer").unwrap());
+            assert!(is_served(&path), "a daemon that answers");
+        });
         thread::scope(|scope| {
             scope.spawn(|| {
-                thread::sleep(DYING / 5);
+                thread::sleep(PATIENCE / 20);
                 drop(listener);
             });
             assert!(!is_served(&path), "a daemon that goes");
         });
         assert!(!is_served(&path), "a stale socket");
+    }
+
+    #[tokio::test]
+    async fn a_server_of_the_task_api_answers_the_probe() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let mut server = Server::new().bind(&format!("unix://{}", path.display())).unwrap();
+        server.start().await.unwrap();
+        let begun = Instant::now();
+        assert!(tokio::task::spawn_blocking(move || is_served(&path)).await.unwrap());
+        assert!(begun.elapsed() < PATIENCE, "it answered, and was not waited for");
+        server.shutdown().await.unwrap();
     }
 }
