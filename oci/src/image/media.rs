@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn each_media_type_has_one_meaning() {
-        let meanings: [(&str, fn(&MediaType) -> bool); 6] = [
+        type Meaning = (&'static str, fn(&MediaType) -> bool);
+        let meanings: [Meaning; 6] = [
             ("index", is_index),
             ("manifest", is_manifest),
             ("image config", is_image_config),

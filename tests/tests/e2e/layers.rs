@@ -7,7 +7,7 @@ use containerd_client::{
     services::v1::{Container, UpdateContainerRequest, containers_client::ContainersClient},
     tonic::{Request, metadata::MetadataValue},
 };
-use lighter_tests::{Bed, Cmd, Image, PLATFORM, RUNTIME, Suite, guests, on_every_suite};
+use lighter_tests::{Bed, Cmd, Image, Output, PLATFORM, RUNTIME, Suite, guests, on_every_suite};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -31,6 +31,7 @@ on_every_suite! {
     a_hundred_first_starts_fetch_once,
     images_never_wait_for_each_other,
     what_is_wrong_is_named,
+    what_clients_would_refuse_is_named,
     a_damaged_layer_is_named_and_never_kept,
     a_missing_layer_is_named,
     a_container_without_an_image_is_told_so,
@@ -169,26 +170,69 @@ fn files_beside_the_module_are_the_guests_root(suite: Suite) {
     assert_eq!(read.stdout, "text\n");
 }
 
-/// `ctr run` makes no container of an artifact, CRI and others do: here by the API.
 fn an_artifact_runs(suite: Suite) {
     let bed = Bed::get(suite);
     let mut layout = Layout::default();
-    let module = layout.put(WASM, guests::p2("hello"));
+    let root = artifact(&mut layout, &guests::p2("hello"));
+    let image = layout.import(bed, "artifact", &root);
+    assert_eq!(run_as_image(bed, &image, "artifact").ok().stdout, HELLO);
+}
+
+/// As `lighter build` makes them.
+fn artifact(layout: &mut Layout, module: &[u8]) -> Value {
+    let module = layout.put(WASM, module);
     let config = json!({"created": "1970-01-01T00:00:00Z", "architecture": "wasm", "os": "wasip2",
                         "layerDigests": [module["digest"]]});
     let config = layout.put_json(WASM_CONFIG, &config);
-    let root = layout.manifest(&config, &[module]);
-    let artifact = layout.import(bed, "artifact", &root);
+    layout.manifest(&config, &[module])
+}
 
-    // A container with an empty root filesystem, for the host's platform: `ctr containers create` knows no other.
+/// Runs `/hello` in a container with an empty root filesystem, whose image is this one. `ctr run` makes no container of
+/// an artifact, as CRI does; so one is made of another image, for the host's platform, and gets its image by the API.
+fn run_as_image(bed: &Bed, image: &str, id: &str) -> Output {
     let mut layout = Layout::default();
     let root = layout.image(host(), &[]);
-    let donor = layout.import(bed, "artifact-donor", &on(&root, Some(host())));
-    bed.ctr(&["containers", "create", "--runtime", RUNTIME, &donor, "artifact", "/hello"]).run().ok();
-    set_image(bed, "artifact", &artifact);
-    let run = bed.ctr(&["tasks", "start", "artifact"]).run();
-    bed.ctr(&["containers", "delete", "artifact"]).run().ok();
-    assert_eq!(run.ok().stdout, HELLO);
+    let donor = layout.import(bed, &format!("{id}-donor"), &on(&root, Some(host())));
+    bed.ctr(&["containers", "create", "--runtime", RUNTIME, &donor, id, "/hello"]).run().ok();
+    set_image(bed, id, image);
+    let run = bed.ctr(&["tasks", "start", id]).run();
+    bed.ctr(&["containers", "delete", id]).run().ok();
+    run
+}
+
+/// Clients read an image before they make a container of it, so what they can't read comes to the shim by the API only.
+fn what_clients_would_refuse_is_named(suite: Suite) {
+    let bed = Bed::get(suite);
+    let mut layout = Layout::default();
+    let module = layout.put(WASM, guests::wat("exit0"));
+    let config = layout.put(CONFIG, "not JSON");
+    let no_json = layout.manifest(&config, std::slice::from_ref(&module));
+    let config = layout.put(CONFIG, "{}");
+    let unknown_config = json!({"mediaType": "application/x.config", "size": 2, "digest": config["digest"]});
+    let unknown_config = layout.manifest(&unknown_config, &[module]);
+    // As after a pull for another platform.
+    let absent = layout.image(PLATFORM, &[(WASM, guests::wat("exit0"))]);
+    let absent_digest = absent["digest"].as_str().expect("a digest").to_owned();
+    let absent = layout.index(&[(absent, Some(PLATFORM))]);
+    let foreign = layout.image("windows/amd64", &[]);
+    let foreign = layout.index(&[(foreign, Some("windows/amd64"))]);
+    for (name, root, tells) in [
+        ("config-no-json", no_json, "config sha256:"),
+        ("config-unknown", unknown_config, "application/x.config"),
+        ("manifest-absent", absent, &*absent_digest),
+        ("platform-foreign", foreign, "windows/amd64"),
+    ] {
+        let image = layout.import(bed, name, &root);
+        if name == "manifest-absent" {
+            bed.ctr(&["content", "delete", &absent_digest]).run().ok();
+        }
+        let refused = run_as_image(bed, &image, name);
+        assert_ne!(refused.status, 0, "{refused}");
+        for text in [tells, &image] {
+            assert!(refused.stderr.contains(text), "expected {text:?}\n{refused}");
+        }
+        bed.assert_gone(name);
+    }
 }
 
 fn set_image(bed: &Bed, id: &str, image: &str) {
@@ -401,6 +445,16 @@ fn docker_runs_them_where_it_names_the_image(suite: Suite) {
             assert_ne!(ran.status, 0, "{ran}");
             assert!(ran.stderr.contains("Docker before 27"), "{ran}");
         }
+    }
+    // An artifact has no container config, but Docker takes it by its platform, given a command.
+    let mut layout = Layout::default();
+    let root = artifact(&mut layout, &guests::p2("hello"));
+    let archive = layout.archive("docker.io/library/artifact-docker:latest", &on(&root, Some("wasip2/wasm")));
+    bed.docker(&["load"]).stdin(archive).run().ok();
+    let run = ["run", "--rm", "--network", "none", "--runtime", RUNTIME, "--platform", "wasip2/wasm"];
+    let ran = bed.docker(&[&run[..], &["artifact-docker", "/hello"]].concat()).run();
+    if suite == Suite::Forky {
+        assert_eq!(ran.ok().stdout, HELLO);
     }
     // What every Docker takes: the module in the root filesystem.
     let image = Image::wasm("docker.io/library/layer-not:latest", guests::p1("hello"));
