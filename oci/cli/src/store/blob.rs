@@ -48,7 +48,9 @@ impl BlobWriter {
     pub(crate) fn finish_as(self, expected: &str) -> Result<()> {
         let digest = sha256(self.hasher.clone());
         if digest != expected {
-            bail!("{expected}: the bytes are not the ones that were named, they are {digest}; it is damaged or cut short");
+            bail!(
+                "{expected}: the bytes are not the ones that were named, they are {digest}; it is damaged or cut short"
+            );
         }
         self.publish(digest).map(|_| ())
     }
