@@ -28,7 +28,7 @@ use crate::{commands::Command, output::Output};
 ///
 ///   lighter run hello.wasm                                 run a module in a sandbox, here and now
 ///   lighter build hello.wasm -t ghcr.io/me/hello:1         make it an image
-///   lighter push ghcr.io/me/hello:1                        put it where containerd, Docker and Kubernetes find it
+///   lighter push ghcr.io/me/hello:1                        put it where containerd and Docker find it
 ///
 /// On a node with the shim installed, images built with `--format image` run as containers, with `--format tar` also by
 /// Docker before 27:

@@ -19,9 +19,10 @@ use crate::{inspect::Binary, store::Store};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Format {
-    /// A CNCF Wasm OCI artifact: the module and what it imports. For registries, `lighter run`, Kubernetes, wkg
+    /// A CNCF Wasm OCI artifact: the module and what it imports. For registries and `lighter run`
     Artifact,
-    /// A container image whose module is a layer of its own: has an entrypoint, files, labels. For containerd and Kubernetes
+    /// A container image whose module is a layer of its own: has an entrypoint, files, labels. For containerd and Docker from
+    /// version 27 on
     Image,
     /// A container image like any other, with the module as a file. For every Docker with the containerd image store
     Tar,

@@ -28,8 +28,8 @@ Examples:
   tinygo build -target wasip1 -o - . | lighter build - -t hello
 
 Formats:
-  artifact  the module and what it imports, no entrypoint: for registries, `lighter run`, Kubernetes (give the pod a
-            command), wkg and others that follow the CNCF layout
+  artifact  the module and what it imports, no entrypoint: for registries, `lighter run` and what else follows the CNCF
+            layout; Docker from version 27 on runs it when given a command
   image     a container image whose module is a layer of its own, compiled once for all images that share it
   tar       a container image with the module as a file, as from a Dockerfile: runs on the oldest daemons
 
