@@ -14,10 +14,14 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use lighter_oci::Kind;
+use mimalloc::MiMalloc;
 use nix::sys::resource::{Resource, setrlimit};
 use wasmtime::Engine;
 
 use crate::baseline::Baseline;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Address space that a compilation may take, in bytes.
 const MEMORY: u64 = 6 << 30;
