@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, linkat, open, rename, unlink},
     io::Errno,
@@ -79,9 +80,25 @@ impl Pending {
     }
 }
 
+/// Has a file written, which appears under its name when it is whole. A pipe or device is written to as it is.
+pub(crate) async fn write_whole<T>(
+    path: &Path,
+    write: impl AsyncFnOnce(&mut File) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let named = || path.display().to_string();
+    if let Some(mut file) = open_special(path).with_context(|| format!("open {}", named()))? {
+        return write(&mut file).await.with_context(named);
+    }
+    let made = Pending::new(path.parent().unwrap_or(path), 0o666);
+    let mut pending = made.with_context(|| format!("create {}", named()))?;
+    let written = write(pending.file()).await.with_context(named)?;
+    pending.publish(path).with_context(|| format!("write {}", named()))?;
+    Ok(written)
+}
+
 /// What is at `path` if it is not a file to be replaced: a pipe or a device, or a link such as `/dev/stdout`. Open for
 /// writing, to be written to as it is.
-pub(crate) fn open_special(path: &Path) -> io::Result<Option<File>> {
+fn open_special(path: &Path) -> io::Result<Option<File>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(None),
         Ok(_) => File::options().write(true).truncate(true).open(path).map(Some),

@@ -4,13 +4,12 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use indicatif::HumanBytes;
-use oci_spec::image::Descriptor;
 
 use crate::{
     output::Output,
-    pending::{Pending, open_special},
+    pending::write_whole,
     reference::Reference,
     store::Store,
     transfer::{Platforms, extract_module, pull},
@@ -67,20 +66,12 @@ impl Args {
                 output.note(&text);
                 return Ok(ExitCode::SUCCESS);
             }
-            Some(path) => write(&store, &pulled.root, path).await.with_context(|| format!("{}", path.display()))?,
+            Some(path) => {
+                write_whole(path, async |file| extract_module(&store, &pulled.root, file).await).await?;
+            }
             None => (),
         }
         output.result(&pulled, |_| text);
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Writes the module under the file's name when it is whole. A pipe or device is written to as it is.
-async fn write(store: &Store, root: &Descriptor, path: &Path) -> anyhow::Result<()> {
-    if let Some(mut file) = open_special(path).context("open")? {
-        return extract_module(store, root, &mut file).await.map(|_| ());
-    }
-    let mut pending = Pending::new(path.parent().unwrap_or(path), 0o666).context("create file")?;
-    extract_module(store, root, pending.file()).await?;
-    pending.publish(path).context("write file")
 }

@@ -4,14 +4,14 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use crate::{
     output::Output,
-    pending::{Pending, open_special},
+    pending::write_whole,
     reference::Reference,
     store::Store,
-    transfer::{Platforms, Saved, save},
+    transfer::{Platforms, save},
 };
 
 /// Write images to an archive that other tools take
@@ -52,9 +52,10 @@ impl Args {
                 save(&store, &self.references, &platforms, BufWriter::new(stdout.lock())).await?;
             }
             Some(path) => {
-                let saved = to_file(&store, &self.references, &platforms, &path)
-                    .await
-                    .with_context(|| format!("{}", path.display()))?;
+                let saved = write_whole(&path, async |file| {
+                    save(&store, &self.references, &platforms, BufWriter::new(file)).await
+                })
+                .await?;
                 output.result(&saved, |saved| {
                     let lines: Vec<String> =
                         saved.iter().map(|one| format!("{}\t{}", one.reference, one.digest)).collect();
@@ -64,20 +65,4 @@ impl Args {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// The file appears when it is whole. A pipe or device is written to as it is.
-async fn to_file(
-    store: &Store,
-    references: &[Reference],
-    platforms: &Platforms,
-    path: &Path,
-) -> anyhow::Result<Vec<Saved>> {
-    if let Some(file) = open_special(path).context("open")? {
-        return save(store, references, platforms, BufWriter::new(file)).await;
-    }
-    let mut pending = Pending::new(path.parent().unwrap_or(path), 0o666).context("create file")?;
-    let saved = save(store, references, platforms, BufWriter::new(pending.file())).await?;
-    pending.publish(path).context("write file")?;
-    Ok(saved)
 }

@@ -18,7 +18,7 @@ pub(crate) use self::{
     platform::Platforms,
     pull::{Remote, pull, remote},
     push::push,
-    save::{Saved, save},
+    save::save,
 };
 
 /// Blobs that move at once: more gain little, and each takes its buffers.
