@@ -52,7 +52,8 @@ bench: install-stage ## Measure against runc and a shim that does nothing: a tab
 
 # Sanitizers are unstable: RUSTC_BOOTSTRAP has them on the stable toolchain.
 FUZZ_SECONDS ?= 60
-fuzz: ## Fuzz what reads strangers' images, a minute each target (FUZZ_SECONDS=)
+fuzz: PACKAGES += g++
+fuzz: packages ## Fuzz what reads strangers' images, a minute each target (FUZZ_SECONDS=)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	@for target in document resolve sniff; do \
 	  corpus=$(CARGO_TARGET_DIR)/fuzz/$$target; mkdir -p $$corpus; \
