@@ -17,6 +17,7 @@ on_every_suite! {
     input,
     no_files_by_default,
     folders,
+    a_folder_over_another,
     no_network_by_default,
     ports,
     memory,
@@ -135,6 +136,22 @@ fn folders(suite: Suite) {
         assert!(refused.stderr.contains(says), "{refused}");
     }
     run(&lighter, &guests::p1("files"), &["--dir", "relative"], &[]).expect(2);
+}
+
+/// What is mounted later covers what is there, and the seal copes with what is covered.
+fn a_folder_over_another(suite: Suite) {
+    let lighter = Lighter::new(Bed::get(suite));
+    lighter.write("inner/note", "inner");
+    lighter.write("outer/sub/note", "outer");
+    let folder = lighter.folder();
+    let (inner, outer) = (format!("{folder}/inner:/data/sub"), format!("{folder}/outer:/data"));
+    for (first, second, note) in [(&inner, &outer, "outer\n"), (&outer, &inner, "inner\n")] {
+        let flags = ["--dir", first, "--dir", second];
+        assert_eq!(run(&lighter, &guests::p1("files"), &flags, &["read", "/data/sub/note"]).ok().stdout, note);
+    }
+    // Over the resolver's files, which come with the network.
+    let flags = ["--network", "host", "--dir", &format!("{folder}/inner:/etc")];
+    assert_eq!(run(&lighter, &guests::p1("files"), &flags, &["read", "/etc/note"]).ok().stdout, "inner\n");
 }
 
 fn no_network_by_default(suite: Suite) {
