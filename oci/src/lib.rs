@@ -6,6 +6,7 @@
 mod cache;
 mod error;
 mod grants;
+mod http;
 pub mod image;
 mod module;
 mod plan;
@@ -14,8 +15,9 @@ mod sandbox_spec;
 pub use cache::{Cache, Entry, Fetch, Key, Layer, Listed, Modules, Tier, Turn, What};
 pub use error::Error;
 pub use grants::{Grants, Network};
+pub use http::{HostPattern, Http};
 pub use module::{Kind, Module, sniff};
-pub use plan::{Cgroup, ContainerdImage, Guest, Plan, PlanRequest, Source};
+pub use plan::{Cgroup, ContainerImage, Guest, Plan, PlanRequest, Source};
 pub use sandbox_spec::KERNEL_FILESYSTEMS;
 
 /// Prefix of every annotation that Lighter reads.

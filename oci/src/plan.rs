@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{LinuxSeccomp, Spec};
+use oci_spec::runtime::{LinuxCpu, LinuxSeccomp, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Grants, sandbox_spec};
+use crate::{Error, Grants, Http, sandbox_spec};
 
 /// Memory in bytes that is kept back from the guest's linear memory for the runner itself, at most.
 const HEADROOM: u64 = 16 << 20;
@@ -55,8 +56,8 @@ pub enum Source {
     /// The entrypoint's file in the root filesystem.
     Rootfs,
     /// The entrypoint's file in the root filesystem where that is WebAssembly, else the layer of the container's image
-    /// that is.
-    Containerd(ContainerdImage),
+    /// that is, which `lighter-fetch` knows how to get.
+    Image(ContainerImage),
     /// A file of the host's. The entrypoint is but a name then.
     File {
         /// Where it is.
@@ -68,7 +69,7 @@ pub enum Source {
 
 /// The image that a container was made of, as containerd knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerdImage {
+pub struct ContainerImage {
     /// The socket of containerd's gRPC API.
     pub address: PathBuf,
     /// Of containerd's, in which the container is.
@@ -88,8 +89,12 @@ pub struct Guest {
     pub cwd: PathBuf,
     /// Bound on linear memory in bytes, below the cgroup's limit; `None` where there is no limit.
     pub memory: Option<u64>,
+    /// CPUs' worth of time that it is granted, rounded up; `None` where there is no limit.
+    pub cpus: Option<NonZeroU32>,
     /// What else it may do.
     pub grants: Grants,
+    /// How it is served if it is an HTTP handler.
+    pub http: Http,
 }
 
 /// What the shim knows beside the bundle.
@@ -158,6 +163,7 @@ impl Plan {
             .as_ref()
             .and_then(|r| r.memory().as_ref())
             .and_then(oci_spec::runtime::LinuxMemory::limit);
+        let cpus = linux.resources().as_ref().and_then(|r| r.cpu().as_ref()).and_then(cpus);
         let rootfs = match (request.rootfs, spec.root()) {
             (Some(mounted), _) => mounted.to_owned(),
             (None, Some(root)) => request.bundle.join(root.path()),
@@ -180,7 +186,9 @@ impl Plan {
                 env: split_env(process.env().as_deref().unwrap_or_default()),
                 cwd,
                 memory: limit.and_then(|l| u64::try_from(l).ok()).filter(|&l| l > 0).map(guest_memory),
+                cpus,
                 grants: Grants::from_annotations(&annotations)?,
+                http: Http::default(),
             },
             user_namespace: false,
             tethered: false,
@@ -219,6 +227,14 @@ impl Cgroup {
 /// nothing, a quarter of a small one is what the runner needs.
 fn guest_memory(limit: u64) -> u64 {
     limit - HEADROOM.min(limit / 4)
+}
+
+/// What a quota comes to. Source: the kernel's `Documentation/scheduler/sched-bwc.rst`; without a period, its default of
+/// 100 ms counts.
+fn cpus(cpu: &LinuxCpu) -> Option<NonZeroU32> {
+    let quota = cpu.quota().and_then(|quota| u64::try_from(quota).ok()).filter(|&quota| quota > 0)?;
+    let period = cpu.period().filter(|&period| period > 0).unwrap_or(100_000);
+    NonZeroU32::new(u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX))
 }
 
 /// `NAME=VALUE` to pairs; the last of a name wins, as it does in a shell.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use lighter_launch::{Folders, Init, Runner, anticipate_move, reap_strangers};
-use lighter_oci::{ANNOTATION_PREFIX, Cache, Cgroup, ContainerdImage, Plan, PlanRequest, Source};
+use lighter_oci::{ANNOTATION_PREFIX, Cache, Cgroup, ContainerImage, Plan, PlanRequest, Source};
 
 use crate::{
     cgroup::{self, Cpuset, Known},
@@ -139,7 +139,7 @@ impl Runners {
             id: &request.id,
             bundle: &request.bundle,
             rootfs,
-            module: Source::Containerd(ContainerdImage {
+            module: Source::Image(ContainerImage {
                 address: self.address.clone(),
                 namespace: self.namespace.clone(),
                 container: request.id.clone(),

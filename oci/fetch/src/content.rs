@@ -13,7 +13,7 @@ use containerd_client::{
     tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel},
 };
 use lighter_oci::{
-    ContainerdImage,
+    ContainerImage,
     image::{Content, MAX_DOCUMENT},
 };
 use oci_spec::image::{Descriptor, Digest, MediaType};
@@ -30,7 +30,7 @@ pub(crate) struct Containerd {
 }
 
 impl Containerd {
-    pub(crate) async fn connect(image: &ContainerdImage) -> Result<Self> {
+    pub(crate) async fn connect(image: &ContainerImage) -> Result<Self> {
         let at = || format!("connect to containerd at {}", image.address.display());
         let path: &Path = image.address.strip_prefix("unix://").unwrap_or(&image.address);
         let channel = tokio::time::timeout(PATIENCE, connect(path)).await.with_context(at)?.with_context(at)?;

@@ -65,7 +65,14 @@ fn answer() -> Result<String> {
 
 async fn fetch(request: &Request) -> Result<Answer> {
     let containerd = Containerd::connect(&request.image).await?;
-    let Some(name) = containerd.image_of(&request.image.container).await? else { return Ok(Answer::NoImage) };
+    let id = &request.image.container;
+    let Some(name) = containerd.image_of(id).await? else {
+        let why = format!(
+            "containerd knows of no image for container {id} that could hold it as a layer of its own (`ctr run --rootfs` \
+             and Docker before 27 name none)"
+        );
+        return Ok(Answer::None { why: Some(why) });
+    };
     let named = || format!("image {name}");
     let root = containerd.target(&name).await.with_context(named)?;
     let modules = Modules::open(&request.cache, request.cache_bytes)?;
@@ -79,7 +86,9 @@ async fn fetch(request: &Request) -> Result<Answer> {
         return Ok(Answer::Module(layer.clone()));
     }
     let image = image::resolve(&containerd, &root).await.with_context(named)?;
-    let Some(blob) = image.module.filter(|_| image.format != Format::Rootfs) else { return Ok(Answer::OnlyFiles) };
+    let Some(blob) = image.module.filter(|_| image.format != Format::Rootfs) else {
+        return Ok(Answer::None { why: None });
+    };
     let layer = Layer { digest: image::sha256_of(blob.digest()).with_context(named)?.to_owned(), size: blob.size() };
     // Another image may have brought it.
     if modules.get(&layer)?.is_none()

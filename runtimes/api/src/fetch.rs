@@ -1,8 +1,9 @@
-//! What passes between a runner and `lighter-fetch`, which asks containerd for a container's module.
+//! What passes between a runner and `lighter-fetch`, which gets a container's module where it is not in its root
+//! filesystem. The runner hands on what the plan says of the image, and knows nothing of where that is.
 
 use std::path::PathBuf;
 
-use lighter_oci::{ContainerdImage, Layer};
+use lighter_oci::{ContainerImage, Layer};
 use serde::{Deserialize, Serialize};
 
 /// The executable beside the runner's.
@@ -12,7 +13,7 @@ pub const PROGRAM: &str = "lighter-fetch";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// Whose module.
-    pub image: ContainerdImage,
+    pub image: ContainerImage,
     /// The cache folder, into which it goes.
     pub cache: PathBuf,
     /// Bytes of modules that the cache may hold.
@@ -25,8 +26,9 @@ pub struct Request {
 pub enum Answer {
     /// The module is in the cache.
     Module(Layer),
-    /// The image has a root filesystem and no module beside it.
-    OnlyFiles,
-    /// containerd knows of no image for the container.
-    NoImage,
+    /// The container's image has no such layer.
+    None {
+        /// A clause for the user, where there is more to say than what is wrong with the root filesystem.
+        why: Option<String>,
+    },
 }

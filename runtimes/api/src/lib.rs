@@ -2,8 +2,8 @@
 //!
 //! An engine is one crate that implements [`Backend`] and one `main` that hands it to the runner. The runner calls
 //! [`Backend::load`] in a short-lived process on the host, forks the container's init off it, seals the init, and calls
-//! [`Backend::run`] there. Beside the contract, what daemon and runner have in common: the status protocol, and giving
-//! memory back. Must not know: any engine, containers, containerd.
+//! [`Backend::run`] there. Beside the contract, what daemon and runner have in common: the status protocol, what the fetcher
+//! is asked, and giving memory back. Must not know: any engine, containers, containerd.
 
 pub mod fetch;
 pub mod protocol;
@@ -11,7 +11,7 @@ pub mod resident;
 
 use std::{fs::File, path::PathBuf};
 
-pub use lighter_oci::{Guest, Kind, Network};
+pub use lighter_oci::{Guest, HostPattern, Http, Kind, Network};
 use serde::{Deserialize, Serialize};
 
 /// The commit that the binaries were built from, or `unknown` outside a git checkout; for `--version`.
@@ -39,6 +39,11 @@ pub trait Backend: 'static {
     /// # Errors
     /// [`Error::StaleCode`] makes the runner compile anew; every other error fails the container's creation.
     fn load(&self, code: Code, guest: &Guest) -> Result<Self::Loaded, Error>;
+
+    /// Which sockets the process needs to run it: what the guest is granted, and where an engine serves a guest, its own.
+    fn sockets(&self, _loaded: &Self::Loaded, guest: &Guest) -> Network {
+        guest.grants.network.clone()
+    }
 
     /// Runs the guest to its end, in the sealed init.
     ///

@@ -46,7 +46,7 @@ pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: S
         user_namespace::enter()?;
     }
     let Plan { id, state, sandbox, seccomp, apparmor, cgroup, guest, tethered, .. } = plan;
-    let seal = Seal::new(keep, seccomp, apparmor, &guest.grants.network)?;
+    let seal = Seal::new(keep, seccomp, apparmor, &backend.sockets(&loaded, &guest))?;
     write_state(&state, &sandbox)?;
     let container = ContainerBuilder::new(id, SyscallType::default())
         .with_executor(Init::new(backend, loaded, guest, seal, status, tethered))

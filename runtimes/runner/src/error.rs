@@ -60,16 +60,13 @@ pub enum Error {
         /// One line.
         why: String,
     },
-    /// There is no module in the root filesystem, and no image that could have it as a layer.
-    #[error(
-        "{reason}; containerd knows of no image for container {container} that could hold it as a layer of its own \
-         (`ctr run --rootfs` and Docker before 27 name none)"
-    )]
-    NoImage {
+    /// There is no module in the root filesystem, and nothing that could have it as a layer.
+    #[error("{reason}; {why}")]
+    NoModule {
         /// What is wrong with the root filesystem.
         reason: lighter_oci::Error,
-        /// The container's id.
-        container: String,
+        /// Why it can't be a layer.
+        why: String,
     },
     /// The command line of `compile` is wrong.
     #[error("{0}")]

@@ -38,7 +38,7 @@ async fn module(folder: &RunFolder, target: &Target, output: &Output) -> Result<
     let mut program = Program::open(target, output).await?;
     match &program.module {
         Source::File { path, .. } => File::open(path).with_context(|| format!("open {}", path.display())),
-        Source::Rootfs | Source::Containerd(_) => {
+        Source::Rootfs | Source::Image(_) => {
             RootFolder::new(&folder.rootfs())?.add_all(&mut program.layers).await?;
             let command = program.command(None, &[])?;
             let entrypoint = command.first().context("the image has no entrypoint")?;
