@@ -22,6 +22,50 @@ pub enum Error {
         /// The reason, and what to do instead.
         why: String,
     },
+    /// An annotation with a value that isn't known.
+    #[error("annotation {name}={value:?} is not understood: it takes {takes}")]
+    Annotation {
+        /// With its prefix.
+        name: String,
+        /// As it was given; of a long one, its start.
+        value: String,
+        /// The values that there are.
+        takes: String,
+    },
+    /// An annotation of Lighter's that there isn't.
+    #[error("there is no annotation {name}; did you mean {nearest}?")]
+    UnknownAnnotation {
+        /// With its prefix.
+        name: String,
+        /// With its prefix.
+        nearest: String,
+    },
+    /// A configuration file can't be read.
+    #[error("read configuration {path}: {source}")]
+    ReadConfig {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A configuration holds what is no setting.
+    #[error("configuration {origin}: {why}")]
+    Config {
+        /// A file's path, or what to call it where it came without one.
+        origin: String,
+        /// What is wrong with it, and what there is.
+        why: String,
+    },
+    /// Somebody asks for an engine that there isn't.
+    #[error("{by} asks for the engine {name:?}, which there is not; use {engines}")]
+    UnknownEngine {
+        /// As it was given.
+        name: String,
+        /// Who asks for it.
+        by: String,
+        /// Those that there are.
+        engines: String,
+    },
     /// The entrypoint isn't there.
     #[error(
         "entrypoint {path:?}: no such file or directory in the image; set ENTRYPOINT to the path of the .wasm file"

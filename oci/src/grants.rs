@@ -1,8 +1,8 @@
 //! What a guest may do beyond running: narrowed by annotations, never widened.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::net::SocketAddr;
 
-use crate::{ANNOTATION_PREFIX, Error};
+use crate::{Error, annotations::Annotations};
 
 /// The capabilities that an engine hands to the guest.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,18 +43,13 @@ impl Grants {
     ///
     /// # Errors
     /// A value that isn't known: a typing mistake must not widen a grant.
-    pub fn from_annotations(annotations: &HashMap<String, String>) -> Result<Self, Error> {
-        let network = match annotations.get(&format!("{ANNOTATION_PREFIX}network")).map(String::as_str) {
-            None | Some("all") => Network::All,
-            Some("none") => Network::None,
-            Some(other) => {
-                return Err(Error::Refused {
-                    what: format!("annotation {ANNOTATION_PREFIX}network={other:?}"),
-                    why: "it takes \"all\" or \"none\"".to_owned(),
-                });
-            }
-        };
-        Ok(Self { network })
+    pub(crate) fn from_annotations(annotations: Annotations<'_>) -> Result<Self, Error> {
+        let network = annotations.parse("network", "\"all\" or \"none\"", |text| match text {
+            "all" => Some(Network::All),
+            "none" => Some(Network::None),
+            _ => None,
+        })?;
+        Ok(Self { network: network.unwrap_or(Network::All) })
     }
 }
 

@@ -93,13 +93,7 @@ impl Module {
             path: arg.to_owned(),
             source: io::Error::other(source.to_string()),
         })?;
-        let candidates: Vec<PathBuf> = if arg.contains('/') {
-            vec![cwd.join(arg)]
-        } else {
-            let folders = path_env.unwrap_or_default().split(':').filter(|f| f.starts_with('/'));
-            folders.map(|f| Path::new(f).join(arg)).chain([cwd.join(arg)]).collect()
-        };
-        for candidate in candidates {
+        for candidate in candidates(arg, cwd, path_env) {
             match root.resolve(&candidate) {
                 Ok(handle) => return Self::open(handle, arg, candidate),
                 Err(error) if is_missing(&error) => {}
@@ -160,6 +154,15 @@ impl Module {
         self.digest = Some(digest.clone());
         Ok(digest)
     }
+}
+
+/// The files that an entrypoint may mean, as [`Module::find`] tells.
+pub(crate) fn candidates(arg: &str, cwd: &Path, path_env: Option<&str>) -> Vec<PathBuf> {
+    if arg.contains('/') {
+        return vec![cwd.join(arg)];
+    }
+    let folders = path_env.unwrap_or_default().split(':').filter(|f| f.starts_with('/'));
+    folders.map(|f| Path::new(f).join(arg)).chain([cwd.join(arg)]).collect()
 }
 
 /// SHA-256 of a file's bytes, as 64 hex digits. Leaves the file at the start.

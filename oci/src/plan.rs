@@ -9,7 +9,9 @@ use std::{
 use oci_spec::runtime::{LinuxCpu, LinuxSeccomp, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Grants, Http, sandbox_spec};
+use crate::{
+    Error, Grants, Http, Network, Program, annotations::Annotations, native_spec, program::Search, sandbox_spec,
+};
 
 /// Memory in bytes that is kept back from the guest's linear memory for the runner itself, at most.
 const HEADROOM: u64 = 16 << 20;
@@ -25,16 +27,22 @@ pub struct Plan {
     pub state: PathBuf,
     /// The mounted root filesystem, as the host sees it.
     pub rootfs: PathBuf,
-    /// What libcontainer builds: the bundle's spec without what a guest must not see.
+    /// What libcontainer builds: for WebAssembly the bundle's spec without what a guest must not see, for a native program
+    /// the whole.
     pub sandbox: Spec,
-    /// The spec's seccomp profile, applied by the seal after the last privileged call.
+    /// The spec's seccomp profile, applied by the seal after the last privileged call. A native program's is in `sandbox`.
     pub seccomp: Option<LinuxSeccomp>,
-    /// The spec's AppArmor profile, entered by the seal: a guest is never exec'd, so "on exec" would never apply.
+    /// The spec's AppArmor profile, entered by the seal: a guest is never exec'd, so "on exec" would never apply. A native
+    /// program's is in `sandbox`.
     pub apparmor: Option<String>,
     /// Where the container's processes are counted and bounded.
     pub cgroup: Cgroup,
     /// `args[0]`: what to run.
     pub entrypoint: String,
+    /// The engine that the container's annotation asks for.
+    pub engine: Option<String>,
+    /// What the entrypoint is, by its bytes. Where there is none in the root filesystem, what the annotation says.
+    pub program: Program,
     /// Where the module is.
     pub module: Source,
     /// What the guest sees.
@@ -140,7 +148,8 @@ impl Plan {
         Ok(Cgroup::new(spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()), id, false))
     }
 
-    /// Turns a spec into a plan. The runner's state goes into `request.bundle`, of which nothing is read.
+    /// Turns a spec into a plan. The runner's state goes into `request.bundle`, of which nothing is read; of the root
+    /// filesystem, the entrypoint's first bytes are.
     ///
     /// # Errors
     /// As for [`Self::read`].
@@ -170,25 +179,62 @@ impl Plan {
             (None, None) => return Err(Error::SpecLacks("root")),
         };
         let annotations: HashMap<String, String> = spec.annotations().clone().unwrap_or_default();
+        let annotations = Annotations::new(&annotations)?;
         let cgroup = Cgroup::new(linux.cgroups_path().clone(), request.id, request.systemd_cgroup);
+        let engine = annotations.get("engine").map(str::to_owned);
+        let env = split_env(process.env().as_deref().unwrap_or_default());
+        let program = match &request.module {
+            Source::File { .. } => Program::Wasm,
+            Source::Rootfs | Source::Image(_) => {
+                let otherwise =
+                    if engine.as_deref() == Some(Program::NATIVE) { Program::Native } else { Program::Wasm };
+                let search = Search {
+                    rootfs: &rootfs,
+                    mounts: spec.mounts().as_deref().unwrap_or_default(),
+                    entrypoint: &entrypoint,
+                    cwd: &cwd,
+                    path_env: path_of(&env),
+                };
+                Program::find(&search, otherwise)
+            }
+        };
+        let (sandbox, seccomp, apparmor, grants, http) = match program {
+            Program::Wasm => (
+                sandbox_spec::derive(spec, &rootfs, &cgroup.path)?,
+                linux.seccomp().clone(),
+                process.apparmor_profile().clone().filter(|p| !p.is_empty()),
+                Grants::from_annotations(annotations)?,
+                Http::from_annotations(annotations)?,
+            ),
+            // What an engine grants has no meaning for a program that the kernel runs: its spec says all.
+            Program::Native => (
+                native_spec::derive(spec, &rootfs, &cgroup.path)?,
+                None,
+                None,
+                Grants { network: Network::All },
+                Http::default(),
+            ),
+        };
         Ok(Self {
             id: request.id.to_owned(),
             state: request.bundle.join(Self::STATE),
-            seccomp: linux.seccomp().clone(),
-            apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
-            sandbox: sandbox_spec::derive(spec, &rootfs, &cgroup.path)?,
+            seccomp,
+            apparmor,
+            sandbox,
             cgroup,
             rootfs,
             entrypoint,
+            engine,
+            program,
             module: request.module.clone(),
             guest: Guest {
                 args,
-                env: split_env(process.env().as_deref().unwrap_or_default()),
+                env,
                 cwd,
                 memory: limit.and_then(|l| u64::try_from(l).ok()).filter(|&l| l > 0).map(guest_memory),
                 cpus,
-                grants: Grants::from_annotations(&annotations)?,
-                http: Http::default(),
+                grants,
+                http,
             },
             user_namespace: false,
             tethered: false,
@@ -200,8 +246,12 @@ impl Plan {
     /// The guest's `PATH`, in which a bare entrypoint is looked for.
     #[must_use]
     pub fn path_env(&self) -> Option<&str> {
-        self.guest.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str())
+        path_of(&self.guest.env)
     }
+}
+
+fn path_of(env: &[(String, String)]) -> Option<&str> {
+    env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str())
 }
 
 /// A container's cgroup.
@@ -306,6 +356,10 @@ mod tests {
             (
                 &spec("", "", "").replace(r#""linux""#, r#""annotations":{"run.lighter.network":"nome"},"linux""#),
                 "takes \"all\" or \"none\"",
+            ),
+            (
+                &spec("", "", "").replace(r#""linux""#, r#""annotations":{"run.lighter.netwrok":"none"},"linux""#),
+                "did you mean run.lighter.network?",
             ),
             (&spec("", "", "").replace(r#"{"type":"mount"},"#, ""), "mount namespace"),
             (

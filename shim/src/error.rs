@@ -1,6 +1,7 @@
 use std::{io, path::PathBuf};
 
 use containerd_shim_protos::ttrpc::{self, Code};
+use lighter_oci::ANNOTATION_PREFIX;
 
 /// Why a call failed. The message is what a person reads behind `ctr:`, `docker:` or in `kubectl describe pod`.
 #[derive(Debug, thiserror::Error)]
@@ -15,8 +16,18 @@ pub(crate) enum Error {
     WrongPhase { id: String, phase: &'static str, needs: &'static str },
     #[error("{what} is not supported for WebAssembly containers: {why}")]
     Unsupported { what: &'static str, why: &'static str },
-    #[error("unknown engine {0:?}; this build has \"wasmtime\"")]
-    UnknownEngine(String),
+    #[error(
+        "engine {engine} is not installed: {path} is missing; install it, or choose another by the annotation \
+         {ANNOTATION_PREFIX}engine: installed are {installed}"
+    )]
+    NoRunner { engine: String, path: PathBuf, installed: String },
+    #[error(
+        "the annotation {ANNOTATION_PREFIX}engine asks for {engine}, but {entrypoint:?} is WebAssembly; leave the \
+         annotation out"
+    )]
+    NotNative { engine: &'static str, entrypoint: String },
+    #[error("read runtime options: {0}")]
+    Options(String),
     #[error(transparent)]
     Bundle(#[from] lighter_oci::Error),
     #[error("mount root filesystem at {path}: {source}")]
@@ -48,13 +59,22 @@ impl Error {
             Self::NotFound(_) | Self::Finished | Self::Launch(lighter_launch::Error::Finished) => Code::NOT_FOUND,
             Self::WrongPhase { .. } => Code::FAILED_PRECONDITION,
             Self::Unsupported { .. } => Code::UNIMPLEMENTED,
-            Self::UnknownEngine(_) | Self::StreamScheme { .. } | Self::Signal(_) => Code::INVALID_ARGUMENT,
+            Self::NotNative { .. } | Self::Options(_) | Self::StreamScheme { .. } | Self::Signal(_) => {
+                Code::INVALID_ARGUMENT
+            }
+            Self::Bundle(
+                lighter_oci::Error::Annotation { .. }
+                | lighter_oci::Error::UnknownAnnotation { .. }
+                | lighter_oci::Error::UnknownEngine { .. },
+            ) => Code::INVALID_ARGUMENT,
             Self::Bundle(_)
+            | Self::NoRunner { .. }
             | Self::MountRootfs { .. }
             | Self::OpenStream { .. }
             | Self::Launch(
                 lighter_launch::Error::RunRunner { .. }
                 | lighter_launch::Error::Guest(_)
+                | lighter_launch::Error::Libraries(_)
                 | lighter_launch::Error::RunnerDied { .. }
                 | lighter_launch::Error::InitDied
                 | lighter_launch::Error::Cgroup { .. }

@@ -11,6 +11,7 @@ mod daemon;
 mod error;
 mod events;
 mod logging;
+mod options;
 mod rootfs;
 mod runner;
 mod sandbox;

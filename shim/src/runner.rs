@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use lighter_launch::{Folders, Init, Runner, anticipate_move, reap_strangers};
-use lighter_oci::{ANNOTATION_PREFIX, Cache, Cgroup, ContainerImage, Plan, PlanRequest, Source};
+use lighter_oci::{By, Cache, Cgroup, Choice, Config, ContainerImage, Plan, PlanRequest, Program, Source, listed};
 
 use crate::{
     cgroup::{self, Cpuset, Known},
@@ -21,9 +21,10 @@ use crate::{
     stdio::{self, HeldStdio},
 };
 
-/// The engines of this build.
-const ENGINES: &[&str] = &["wasmtime"];
-const DEFAULT_ENGINE: &str = "wasmtime";
+/// The engines that run WebAssembly, of which each is a program `lighter-NAME` beside the shim. The first is the default.
+const ENGINES: &[&str] = &["wasmtime", "wasmedge", "wamr"];
+/// Runs native programs, and nothing else.
+const NATIVE: &str = Program::NATIVE;
 
 /// Launches runners of the engines that are installed beside the shim.
 #[derive(Debug)]
@@ -49,13 +50,38 @@ impl Runners {
         Ok(Self { folder, by_name, address: PathBuf::from(&flags.address), namespace: flags.namespace.clone() })
     }
 
-    fn engine(&self, plan: &Plan) -> Result<String, Error> {
-        let annotations = plan.sandbox.annotations().as_ref();
-        match annotations.and_then(|a| a.get(&format!("{ANNOTATION_PREFIX}engine"))) {
-            Some(name) if ENGINES.contains(&name.as_str()) => Ok(name.clone()),
-            Some(name) => Err(Error::UnknownEngine(name.clone())),
-            None => Ok(self.by_name.unwrap_or(DEFAULT_ENGINE).to_owned()),
+    /// The engine that runs a plan. What is native needs no choice.
+    fn engine(&self, plan: &Plan, options: &Config, node: &Config) -> Result<String, Error> {
+        let by_config = |config: &Config| By::Config(format!("the configuration {}", config.origin));
+        let known: Vec<_> = ENGINES.iter().copied().chain(plan.engine.as_ref().map(|_| NATIVE)).collect();
+        let wishes = [
+            (By::Annotation, plan.engine.as_deref()),
+            (By::RuntimeName, self.by_name),
+            (by_config(options), options.engine.as_deref()),
+            (by_config(node), node.engine.as_deref()),
+        ];
+        let choice = Choice::new(wishes, &known)?;
+        match plan.program {
+            Program::Native => Ok(NATIVE.to_owned()),
+            Program::Wasm if choice.engine == NATIVE => {
+                Err(Error::NotNative { engine: NATIVE, entrypoint: plan.entrypoint.clone() })
+            }
+            Program::Wasm => Ok(choice.engine),
         }
+    }
+
+    /// Makes the error about a runner that could not be started say so where it isn't there.
+    fn explain(&self, engine: &str, path: &Path, error: lighter_launch::Error) -> Error {
+        if path.exists() {
+            return error.into();
+        }
+        let installed = ENGINES.iter().chain([&NATIVE]).copied().filter(|name| self.runner(name).exists());
+        let installed = listed(&installed.collect::<Vec<_>>(), "and");
+        Error::NoRunner { engine: engine.to_owned(), path: path.to_owned(), installed }
+    }
+
+    fn runner(&self, engine: &str) -> PathBuf {
+        self.folder.join(format!("lighter-{engine}"))
     }
 }
 
@@ -135,6 +161,7 @@ impl Runners {
         rootfs: Option<&Path>,
         leftovers: &mut Leftovers,
     ) -> Result<RunnerSandbox, Error> {
+        let (options, node) = (&request.options, Config::of_node()?);
         let mut plan = Plan::read(&PlanRequest {
             id: &request.id,
             bundle: &request.bundle,
@@ -144,16 +171,17 @@ impl Runners {
                 namespace: self.namespace.clone(),
                 container: request.id.clone(),
             }),
-            systemd_cgroup: request.systemd_cgroup,
+            systemd_cgroup: options.systemd_cgroup.or(node.systemd_cgroup).unwrap_or(false),
             cache: Path::new(Cache::NODE),
-            cache_bytes: Cache::NODE_BYTES,
+            cache_bytes: options.cache_size.or(node.cache_size).unwrap_or(Cache::NODE_BYTES),
         })?;
-        let engine = self.engine(&plan)?;
+        let engine = self.engine(&plan, options, &node)?;
         let cpuset = Cpuset::take(&mut plan);
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
         let (guest, held) = stdio::open(&request.stdio)?;
-        let path = self.folder.join(format!("lighter-{engine}"));
-        let init = Runner::spawn(&path, &plan, guest)?.created().await?;
+        let path = self.runner(&engine);
+        let runner = Runner::spawn(&path, &plan, guest).map_err(|error| self.explain(&engine, &path, error))?;
+        let init = runner.created().await?;
         let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
         leftovers.cgroup = Some(Known::Folders(folders.clone(), plan.cgroup.clone()));
         cpuset.bind(&folders).map_err(Error::system("bind the container to its CPUs"))?;

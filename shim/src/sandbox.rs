@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use containerd_shim_protos::{protobuf::well_known_types::any::Any, types::mount::Mount};
 
 pub(crate) use lighter_launch::Exit;
+use lighter_oci::Config;
 
 use crate::{error::Error, stdio::StdioPaths};
 
@@ -16,7 +17,8 @@ pub(crate) struct CreateRequest {
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) stdio: StdioPaths,
-    pub(crate) systemd_cgroup: bool,
+    /// The settings of the runtime.
+    pub(crate) options: Config,
 }
 
 /// Makes sandboxes.

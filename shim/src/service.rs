@@ -3,7 +3,6 @@
 use std::{collections::HashMap, process, sync::Arc};
 
 use async_trait::async_trait;
-use containerd_shim::bootstrap::any_is;
 use containerd_shim_protos::{
     api::{
         CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
@@ -11,8 +10,6 @@ use containerd_shim_protos::{
         ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest,
         StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
     },
-    protobuf::{Message, well_known_types::any::Any},
-    shim::oci::Options,
     shim_async::{Task, create_task},
     ttrpc::{
         self,
@@ -23,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::Error,
+    options,
     sandbox::{CreateRequest, Launcher, Sandbox},
     stdio::StdioPaths,
     tasks::{Phase, Tasks, timestamp},
@@ -86,13 +84,13 @@ impl<L: Launcher> Task for TaskService<L> {
         if !request.checkpoint.is_empty() {
             return Err(CHECKPOINT.into());
         }
-        let systemd_cgroup = request.options.as_ref().is_some_and(asks_for_systemd);
+        let options = request.options.as_ref().map(options::config).transpose()?.unwrap_or_default();
         let request = CreateRequest {
             id: request.id,
             bundle: request.bundle.into(),
             rootfs: request.rootfs,
             stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
-            systemd_cgroup,
+            options,
         };
         let tasks = Arc::clone(&self.tasks);
         let pid = to_the_end(async move {
@@ -230,8 +228,3 @@ const CHECKPOINT: Error = Error::Unsupported {
     what: "checkpoint",
     why: "CRIU can't restore the runner's memory mappings; make the guest save its state to a volume",
 };
-
-/// Whether the runtime options are runc's, which CRI and Docker send, and ask for systemd's cgroups.
-fn asks_for_systemd(options: &Any) -> bool {
-    any_is::<Options>(options) && Options::parse_from_bytes(&options.value).is_ok_and(|o| o.systemd_cgroup)
-}

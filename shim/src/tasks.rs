@@ -277,6 +277,7 @@ mod tests {
 
     use async_trait::async_trait;
     use containerd_shim_protos::protobuf::MessageDyn;
+    use lighter_oci::Config;
 
     use super::*;
 
@@ -363,7 +364,7 @@ mod tests {
             bundle: PathBuf::from("/bundle"),
             rootfs: Vec::new(),
             stdio: StdioPaths::default(),
-            systemd_cgroup: false,
+            options: Config::default(),
         }
     }
 

@@ -31,6 +31,11 @@ pub trait Backend: 'static {
     /// What it can run, for those who choose between engines.
     fn supports(&self) -> Supports;
 
+    /// What keeps its guests from the host.
+    fn isolation(&self) -> Isolation {
+        Isolation::Sealed
+    }
+
     /// Turns code into something that [`Self::run`] can start at once.
     ///
     /// Runs before the fork, as root on the host, so it must not execute a single instruction of the guest's, must not
@@ -54,6 +59,16 @@ pub trait Backend: 'static {
     fn run(&self, loaded: Self::Loaded, guest: &Guest, ready: Ready) -> Result<Outcome, Error>;
 }
 
+/// What keeps a guest from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// The runner's seal: the guest is WebAssembly, in the runner's own process.
+    Sealed,
+    /// The container's runtime spec as it is: the guest is a native program, whose exec replaces the runner's process.
+    /// There is nothing to load, so that [`Backend::load`] refuses whatever it is given.
+    Own,
+}
+
 /// Called when the guest's first instruction is next.
 pub type Ready = Box<dyn FnOnce()>;
 
@@ -73,7 +88,9 @@ pub struct Identity {
 pub struct Supports {
     /// Whether it runs components.
     pub components: bool,
-    /// Modules whose functions it provides to core modules, such as `wasi_snapshot_preview1`.
+    /// Modules whose functions it provides to core modules, such as `wasi_snapshot_preview1`, and single functions, such as
+    /// `wasi.thread-spawn`. WASI 0.1 stands for the functions that it was published with; what an engine adds to them is
+    /// named.
     pub imports: Vec<String>,
     /// Prefixes of the interfaces that it provides to components, such as `wasi:cli/`.
     pub worlds: Vec<String>,
@@ -88,6 +105,9 @@ pub struct About {
     pub name: String,
     /// The engine's own version.
     pub version: String,
+    /// The program that compiles for it; `None` of an interpreter.
+    #[serde(default)]
+    pub compiler: Option<String>,
     /// What it can run.
     #[serde(flatten)]
     pub supports: Supports,

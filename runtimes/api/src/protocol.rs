@@ -13,8 +13,17 @@ pub const FD_STDOUT: RawFd = 5;
 /// The guest's standard error.
 pub const FD_STDERR: RawFd = 6;
 
-/// One line of JSON: first `Created` or `Failed` from the creating process, then, after the start signal, `Started` or
-/// `Failed` from the container's init. End of file before that means the process died.
+/// One line of JSON: first `Created` or `Failed` from the creating process, then, after the start signal, from the
+/// container's init:
+///
+/// ```text
+/// Started                     the guest runs in the runner's process
+/// Executing, end of file      it runs in its own: the exec that closed the stream has replaced the runner's
+/// Executing, Failed           the kernel refused the exec
+/// Failed                      the guest never ran
+/// ```
+///
+/// End of file in any other place means the process died.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
@@ -29,6 +38,8 @@ pub enum Status {
     },
     /// The guest's first instruction is next.
     Started,
+    /// A native program is about to replace this process.
+    Executing,
     /// It did not work out, and this is why, in one line.
     Failed {
         /// For the person who reads it in `docker run` or `kubectl describe pod`.

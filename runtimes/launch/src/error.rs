@@ -14,6 +14,9 @@ pub enum Error {
     /// The runner said what is wrong.
     #[error("{0}")]
     Guest(String),
+    /// The runner's libraries are missing, or not of the version that it needs. Says what to install.
+    #[error("{0}")]
+    Libraries(String),
     /// It was killed, or it crashed: both leave no message.
     #[error("the runner ended without a message, with exit code {status}; it was killed or crashed{said}")]
     RunnerDied {

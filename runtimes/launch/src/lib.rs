@@ -10,6 +10,7 @@
 
 mod cgroup;
 mod error;
+mod loading;
 mod process;
 mod runner;
 

@@ -22,7 +22,7 @@ use tokio::{
     sync::Mutex,
 };
 
-use crate::{Child, Error, Exit};
+use crate::{Child, Error, Exit, loading};
 
 /// libcontainer's socket in a container's state folder: connecting to it is the start signal.
 const START_SOCKET: &str = "notify.sock";
@@ -111,10 +111,15 @@ impl Runner {
                 Ok(Init { process, status: Mutex::new(status), state: self.state.clone() })
             }
             (Some(Status::Failed { message }), _) => Err(Error::Guest(with_details(message, &innermost(&self.said)))),
-            (Some(Status::Created { .. } | Status::Started) | None, _) => Err(Error::RunnerDied {
-                status: ended.status,
-                said: with_details(String::new(), &innermost(&self.said)),
-            }),
+            (Some(Status::Created { .. } | Status::Started | Status::Executing) | None, _) => {
+                let said = everything(&self.said);
+                Err(match loading::explain(ended.status, &said) {
+                    Some(why) => Error::Libraries(why),
+                    None => {
+                        Error::RunnerDied { status: ended.status, said: with_details(String::new(), first_line(&said)) }
+                    }
+                })
+            }
         }
     }
 
@@ -143,6 +148,12 @@ impl Init {
         signal_start(&self.state)?;
         match next_status(&mut status).await? {
             Some(Status::Started) => Ok(()),
+            Some(Status::Executing) => match next_status(&mut status).await? {
+                // An exec closes the stream. Whoever was killed in this very moment was started, too.
+                None => Ok(()),
+                Some(Status::Failed { message }) => Err(Error::Guest(message)),
+                Some(Status::Created { .. } | Status::Started | Status::Executing) => Err(Error::InitDied),
+            },
             Some(Status::Failed { message }) => Err(Error::Guest(message)),
             Some(Status::Created { .. }) | None => Err(Error::InitDied),
         }
@@ -205,11 +216,19 @@ fn signal_start(state: &Path) -> Result<(), Error> {
 }
 
 /// The first line of a runner's diagnostics, which is the innermost cause that libcontainer traced.
-fn innermost(mut said: &File) -> String {
+fn innermost(said: &File) -> String {
+    first_line(&everything(said)).to_owned()
+}
+
+fn first_line(said: &str) -> &str {
+    said.lines().find(|line| !line.is_empty()).unwrap_or_default()
+}
+
+/// A runner's diagnostics.
+fn everything(mut said: &File) -> String {
     let mut text = String::new();
-    let read = said.rewind().and_then(|()| said.read_to_string(&mut text));
-    match read {
-        Ok(_) => text.lines().find(|line| !line.is_empty()).unwrap_or_default().to_owned(),
+    match said.rewind().and_then(|()| said.read_to_string(&mut text)) {
+        Ok(_) => text,
         Err(_) => String::new(),
     }
 }

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use crate::{
     Error, background, compile,
     create::{Stdio, create},
-    diagnostics, signals,
+    diagnostics, refusal, signals,
     status::StatusStream,
 };
 
@@ -33,6 +33,7 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
             let about = About {
                 name: identity.name.to_owned(),
                 version: identity.version.to_owned(),
+                compiler: identity.compiler.map(|compiler| compiler.program.to_owned()),
                 supports: backend.supports(),
             };
             println!("{}", serde_json::to_string_pretty(&about).unwrap_or_default());
@@ -131,6 +132,7 @@ fn run_create<B: Backend>(backend: B) -> ExitCode {
         eprintln!("lighter-{}: `create` is for the shim; see --help", backend.identity().name);
         return ExitCode::from(2);
     };
+    let name = backend.identity().name;
     let created = (|| {
         signals::install().map_err(|e| Error::Seal { operation: "install signal handlers", why: e.to_string() })?;
         diagnostics::install().map_err(|e| Error::Seal { operation: "keep standard error", why: e.to_string() })?;
@@ -143,7 +145,7 @@ fn run_create<B: Backend>(backend: B) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            report.send(&Status::Failed { message: error.to_string() });
+            report.send(&Status::Failed { message: refusal::message(&error, name) });
             ExitCode::FAILURE
         }
     }
@@ -164,6 +166,8 @@ fn take(fd: RawFd) -> Option<OwnedFd> {
     // SAFETY: borrowed for one fcntl, which fails with EBADF where nothing is open under this number.
     let probe = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
     nix::fcntl::fcntl(probe, nix::fcntl::FcntlArg::F_GETFD).ok()?;
+    // Neither hooks nor compilers are to have it.
+    nix::fcntl::fcntl(probe, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).ok()?;
     // SAFETY: it is open, was inherited under its number by the protocol, and is taken once, before anything else in
     // this process opens descriptors.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })

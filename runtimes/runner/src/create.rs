@@ -10,15 +10,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
-use lighter_oci::Plan;
-use lighter_runtime_api::{Backend, protocol::Status};
+use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType, workload::Executor};
+use lighter_oci::{Plan, Program};
+use lighter_runtime_api::{Backend, Isolation, protocol::Status};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     Error,
     compile::{self, Compiled},
+    devices,
+    exec::Exec,
+    gaps,
     init::Init,
-    layer,
+    layer, legacy,
     seal::Seal,
     status::StatusStream,
     user_namespace,
@@ -33,6 +40,26 @@ pub(crate) struct Stdio {
 
 /// Builds the sandbox. Returns what to tell the daemon: the init's pid, as this process sees it.
 pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
+    match (plan.program, backend.isolation()) {
+        (Program::Wasm, Isolation::Sealed) => sealed(backend, plan, stdio, status),
+        (Program::Native, Isolation::Own) => native(plan, stdio, status),
+        (Program::Native, Isolation::Sealed) => Err(Error::WrongEngine {
+            entrypoint: plan.entrypoint,
+            is: "a native program",
+            engine: backend.identity().name,
+            other: "native",
+        }),
+        (Program::Wasm, Isolation::Own) => Err(Error::WrongEngine {
+            entrypoint: plan.entrypoint,
+            is: "WebAssembly",
+            engine: backend.identity().name,
+            other: "one that does, such as wasmtime",
+        }),
+    }
+}
+
+/// A guest that runs in this process's child, behind the seal.
+fn sealed<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
     let module = layer::find(&plan)?;
     make_working_directory(&plan)?;
 
@@ -45,21 +72,50 @@ pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: S
     if plan.user_namespace {
         user_namespace::enter()?;
     }
-    let Plan { id, state, sandbox, seccomp, apparmor, cgroup, guest, tethered, .. } = plan;
-    let seal = Seal::new(keep, seccomp, apparmor, &backend.sockets(&loaded, &guest))?;
-    write_state(&state, &sandbox)?;
-    let container = ContainerBuilder::new(id, SyscallType::default())
-        .with_executor(Init::new(backend, loaded, guest, seal, status, tethered))
-        .with_root_path(&state)?
+    let sockets = backend.sockets(&loaded, &plan.guest);
+    let seal = Seal::new(keep, plan.seccomp.clone(), plan.apparmor.clone(), &sockets)?;
+    let init = Init::new(backend, loaded, plan.guest.clone(), seal, status, plan.tethered);
+    Ok(Status::Created { pid: build(&plan, init, stdio)?, notes, background })
+}
+
+/// A program that the kernel runs. The spec is all that keeps it.
+fn native(mut plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
+    make_working_directory(&plan)?;
+    if plan.user_namespace {
+        user_namespace::enter()?;
+    } else {
+        legacy::drop_identity()?;
+        gaps::join_other_hierarchies(&plan.cgroup)?;
+    }
+    gaps::close(&mut plan.sandbox, &plan.rootfs);
+    let user = plan.sandbox.process().as_ref().map_or(0, |process| process.user().uid());
+    let init = Exec::new(plan.guest.clone(), user, status, plan.tethered);
+    let pid = build(&plan, init, stdio)?;
+    if gaps::is_unified() && !plan.user_namespace {
+        let resources = plan.sandbox.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+        devices::bind(pid, rules).inspect_err(|_| {
+            // Nobody is to start it, and nobody is told of it.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        })?;
+    }
+    Ok(Status::Created { pid, notes: Vec::new(), background: None })
+}
+
+/// Has libcontainer build the sandbox with this init. Returns the init's pid.
+fn build(plan: &Plan, init: impl Executor + Clone + 'static, stdio: Stdio) -> Result<i32, Error> {
+    write_state(&plan.state, &plan.sandbox)?;
+    let container = ContainerBuilder::new(plan.id.clone(), SyscallType::default())
+        .with_executor(init)
+        .with_root_path(&plan.state)?
         .with_stdin(stdio.stdin)
         .with_stdout(stdio.stdout)
         .with_stderr(stdio.stderr)
-        .as_init(&state)
-        .with_systemd(cgroup.systemd)
+        .as_init(&plan.state)
+        .with_systemd(plan.cgroup.systemd)
         .with_detach(true)
         .build()?;
-    let pid = container.pid().ok_or_else(|| Error::Sandbox("it has no init process".to_owned()))?.as_raw();
-    Ok(Status::Created { pid, notes, background })
+    Ok(container.pid().ok_or_else(|| Error::Sandbox("it has no init process".to_owned()))?.as_raw())
 }
 
 /// Makes the working directory in the rootfs, as other runtimes do.

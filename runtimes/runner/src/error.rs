@@ -106,6 +106,50 @@ pub enum Error {
     /// libcontainer could not build the sandbox.
     #[error("build sandbox: {0}")]
     Sandbox(String),
+    /// A native program can't be run. As runc says it: Docker tells its exit codes by these words.
+    #[error("exec: {program:?}: {why}")]
+    Exec {
+        /// As the spec names it, or where it was found.
+        program: String,
+        /// What the kernel says.
+        why: String,
+    },
+    /// This runner is of another kind than the program.
+    #[error("entrypoint {entrypoint:?} is {is}, which the engine {engine} does not run; choose {other}")]
+    WrongEngine {
+        /// As the spec names it.
+        entrypoint: String,
+        /// What it is.
+        is: &'static str,
+        /// The engine's name.
+        engine: &'static str,
+        /// What runs it.
+        other: &'static str,
+    },
+    /// The container's cgroup in a hierarchy without controllers can't be joined.
+    #[error("join cgroup {path}: {source}")]
+    JoinCgroup {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The container can't be bound to its devices; it is not started.
+    #[error("bind cgroup {path} to its devices: {source}")]
+    Devices {
+        /// The cgroup, or what says where it is.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Something of the shim's that a native program would inherit can't be put away.
+    #[error("{operation}: {why}")]
+    Legacy {
+        /// Such as `leave supplementary groups`.
+        operation: &'static str,
+        /// What the kernel says.
+        why: io::Error,
+    },
     /// A step of the seal failed; the guest did not run.
     #[error("seal container: {operation}: {why}")]
     Seal {

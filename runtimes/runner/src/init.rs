@@ -131,7 +131,7 @@ fn tell_trap(trace: &str) {
 
 /// Ends the init. What the guest wrote is flushed; destructors of a process that goes away would only take time.
 #[allow(unsafe_code)]
-fn exit(code: i32) -> ! {
+pub(crate) fn exit(code: i32) -> ! {
     let _ = io::stdout().flush();
     // SAFETY: `_exit` takes any value and does not return.
     unsafe { libc::_exit(code) }

@@ -5,6 +5,8 @@
 //!                                                                      └─ report the init's pid, exit
 //! ```
 //!
+//! A native program needs none of the middle, and its init execs it instead of sealing itself.
+//!
 //! Everything that can be wrong with a module is found before the fork, so that Create fails with its cause and there is
 //! nothing to clean up. **Invariant:** the process is single-threaded until the guest runs; what forks must be.
 //! Must not know: any engine, containerd.
@@ -13,10 +15,15 @@ mod background;
 mod cli;
 mod compile;
 mod create;
+mod devices;
 mod diagnostics;
 mod error;
+mod exec;
+mod gaps;
 mod init;
 mod layer;
+mod legacy;
+mod refusal;
 
 pub mod seal;
 mod signals;

@@ -6,6 +6,7 @@
 
 mod mounts;
 mod privileges;
+mod scratch;
 mod syscalls;
 
 use std::{
@@ -92,6 +93,18 @@ pub fn compute_only() -> Result<(), Error> {
     close_all_but(&BTreeSet::from([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO]))?;
     privileges::drop_all()?;
     Allowed::compute().load()
+}
+
+/// As [`compute_only`], for a compiler that keeps files while it works: they are in an empty folder in memory, which is
+/// its root and goes with it. `bytes` is what they may come to.
+///
+/// # Errors
+/// As for [`compute_only`].
+pub fn compute_with_files(bytes: u64) -> Result<(), Error> {
+    close_all_but(&BTreeSet::from([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO]))?;
+    scratch::enter(bytes)?;
+    privileges::drop_all()?;
+    Allowed::compute_with_files().load()
 }
 
 /// Closes every descriptor that is not in `keep`.

@@ -95,6 +95,9 @@ const FILES: &[&str] = &[
     "utimensat",
 ];
 
+/// What a linker does to its output beyond [`FILES`].
+const REPLACE_FILES: &[&str] = &["access", "open", "rename", "unlink"];
+
 /// Accepting TCP connections; `socket` itself and `sendto`, which can also connect, are allowed by their arguments.
 const LISTEN: &[&str] = &[
     "accept",
@@ -144,6 +147,12 @@ impl Allowed {
     #[must_use]
     pub fn compute() -> Self {
         Self { names: COMPUTE.to_vec(), files: false, sockets: Sockets::None }
+    }
+
+    /// As [`Self::compute`], for one that keeps files while it works.
+    #[must_use]
+    pub fn compute_with_files() -> Self {
+        Self { names: [COMPUTE, FILES, REPLACE_FILES].concat(), files: true, sockets: Sockets::None }
     }
 
     /// Loads the filter for this thread and all that it starts.
