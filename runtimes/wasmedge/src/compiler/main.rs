@@ -1,0 +1,92 @@
+//! Compiles one WebAssembly module: bytes on standard input, a shared object on standard output.
+//!
+//! Hostile input meets a large program here, so the process bounds and seals itself before it reads the first byte: it
+//! can compute, read what it was given, write what it makes, and keep files in an empty folder of its own, which the
+//! linker inside WasmEdge takes. A failure is one line on standard error and exit code 1.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, IsTerminal, Read},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use lighter_oci::Kind;
+use lighter_wasmedge::{engine, sections};
+use nix::sys::resource::{Resource, setrlimit};
+use wasmedge_sdk::CompilerOptimizationLevel;
+use wasmedge_sys::Compiler;
+
+/// Address space that a compilation may take, in bytes.
+const MEMORY: u64 = 6 << 30;
+/// CPU time that a compilation may take, in seconds, over all threads.
+const CPU_SECONDS: u64 = 900;
+/// Bytes of the files that it may keep.
+const SCRATCH: u64 = 1 << 30;
+/// Where the code is written before it is read back.
+const CODE: &str = "/code.so";
+
+const HELP: &str = "\
+Compiles WebAssembly for lighter-wasmedge. The runner starts it on a cache miss; by hand, as root:
+
+  lighter-compile-wasmedge < guest.wasm > guest.so               optimised code
+  lighter-compile-wasmedge --baseline < guest.wasm > guest.so    code that is made faster and runs slower
+
+It reads a module, seals itself, and takes at most 6 GiB of address space, 1 GiB of files and 900 s of CPU time.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ref tier @ ([] | ["--baseline"]) if !io::stdin().is_terminal() => match compile(tier.is_empty()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{}", format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "));
+                ExitCode::FAILURE
+            }
+        },
+        ["--version" | "-V"] => {
+            println!(
+                "lighter-compile-wasmedge {} ({}), wasmedge {}",
+                env!("CARGO_PKG_VERSION"),
+                lighter_runtime_api::COMMIT,
+                engine::version()
+            );
+            ExitCode::SUCCESS
+        }
+        ["--help" | "-h"] => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{HELP}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn compile(optimised: bool) -> Result<()> {
+    setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("bound memory")?;
+    setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS).context("bound time")?;
+    engine::start()?;
+    let level = if optimised { CompilerOptimizationLevel::O2 } else { CompilerOptimizationLevel::O0 };
+    let compiler =
+        Compiler::create(Some(&engine::compiler_config(level)?)).map_err(|e| anyhow!("start WasmEdge: {e}"))?;
+    lighter_runner::seal::compute_with_files(SCRATCH)?;
+
+    let mut module = Vec::new();
+    io::stdin().lock().read_to_end(&mut module).context("read module")?;
+    match lighter_oci::sniff(&module[..module.len().min(16)]).map_err(|what| anyhow!("input {what}"))? {
+        Kind::Module => {}
+        Kind::Component => bail!(
+            "wasmedge can't run this component: it runs WASI 0.1 modules only; build it for wasm32-wasip1, or choose the \
+             engine wasmtime"
+        ),
+    }
+    let module = sections::without_custom(&module).context("invalid module: a section is longer than the module")?;
+    compiler
+        .compile_from_bytes(module, CODE)
+        .map_err(|error| anyhow!("invalid module: {}", engine::explain(&error.to_string())))?;
+    let mut code = File::open(CODE).context("read code")?;
+    io::copy(&mut code, &mut io::stdout().lock()).map(drop).context("write code")
+}
