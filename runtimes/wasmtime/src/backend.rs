@@ -2,10 +2,16 @@
 
 use std::error::Error as StdError;
 
-use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, Outcome, Ready, Supports};
+use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, Network, Outcome, Ready, Supports};
+use lighter_wasmtime_engine::Profile;
+use wasmtime::Engine;
 use wasmtime_wasi::I32Exit;
 
-use crate::{component::LoadedComponent, module::LoadedModule};
+use crate::{
+    component::{self, LoadedComponent},
+    http::{self, Handler},
+    module::LoadedModule,
+};
 
 /// The engine's name, as users write it.
 pub(crate) const NAME: &str = "wasmtime";
@@ -18,6 +24,7 @@ pub(crate) struct Wasmtime;
 pub(crate) enum Loaded {
     Module(LoadedModule),
     Component(LoadedComponent),
+    Handler(Handler),
 }
 
 impl Backend for Wasmtime {
@@ -43,20 +50,43 @@ impl Backend for Wasmtime {
             worlds: owned(&[
                 "wasi:cli/",
                 "wasi:clocks/",
+                "wasi:config/store",
                 "wasi:filesystem/",
+                "wasi:http/",
                 "wasi:io/",
+                "wasi:keyvalue/",
                 "wasi:random/",
                 "wasi:sockets/",
+                "wasi:tls/",
             ]),
             features: lighter_wasmtime_engine::features(),
         }
     }
 
     fn load(&self, code: Code, guest: &Guest) -> Result<Loaded, Error> {
-        let engine = lighter_wasmtime_engine::engine().map_err(failed("start Wasmtime"))?;
-        match code.kind {
-            Kind::Module => LoadedModule::new(&engine, code).map(Loaded::Module),
-            Kind::Component => LoadedComponent::new(&engine, code, guest).map(Loaded::Component),
+        if code.kind == Kind::Module {
+            return LoadedModule::new(&engine(Profile::Command)?, code).map(Loaded::Module);
+        }
+        // The compiler chose the profile by what the component exports, and labelled the code with it: an engine for
+        // another looks no further than the label.
+        let mut refused = None;
+        for profile in Profile::ALL {
+            match component::deserialize(&engine(profile)?, &code) {
+                Ok(component) if profile == Profile::Command => {
+                    return LoadedComponent::new(&component, guest).map(Loaded::Component);
+                }
+                Ok(component) => return Handler::new(profile, &component, &code, guest).map(Loaded::Handler),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        let why = refused.map_or_else(String::new, |error| one_line(&error));
+        Err(Error::StaleCode { path: code.path, why })
+    }
+
+    fn sockets(&self, loaded: &Loaded, guest: &Guest) -> Network {
+        match loaded {
+            Loaded::Handler(_) => http::sockets(guest),
+            Loaded::Module(_) | Loaded::Component(_) => guest.grants.network.clone(),
         }
     }
 
@@ -67,8 +97,13 @@ impl Backend for Wasmtime {
             // WASI 0.1 can't open a socket: timers do, and there is no descriptor beyond the guest's own.
             Loaded::Module(module) => block_on(event_loop.enable_time(), module.run(guest, ready)),
             Loaded::Component(component) => block_on(event_loop.enable_all(), component.run(guest, ready)),
+            Loaded::Handler(handler) => handler.serve(guest, ready),
         }
     }
+}
+
+fn engine(profile: Profile) -> Result<Engine, Error> {
+    lighter_wasmtime_engine::engine(profile).map_err(failed("start Wasmtime"))
 }
 
 fn block_on(

@@ -2,7 +2,14 @@
 
 mod backend;
 mod component;
+mod http;
+mod imports;
+mod keyvalue;
+mod limits;
 mod module;
+mod outbound;
+mod state;
+mod tls;
 mod wasi;
 
 use std::process::ExitCode;

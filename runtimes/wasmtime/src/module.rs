@@ -2,11 +2,12 @@
 #![allow(unsafe_code)]
 
 use lighter_runtime_api::{Code, Error, Guest, Outcome, Ready};
-use wasmtime::{Engine, InstancePre, Linker, Module, Store, StoreLimits};
+use wasmtime::{Engine, InstancePre, Linker, Module, Store};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use crate::{
     backend::{NAME, failed, one_line, outcome_of},
+    limits::Limits,
     wasi,
 };
 
@@ -18,7 +19,7 @@ pub(crate) struct LoadedModule(InstancePre<State>);
 
 struct State {
     wasi: WasiP1Ctx,
-    limits: StoreLimits,
+    limits: Limits,
 }
 
 impl LoadedModule {
@@ -44,7 +45,7 @@ impl LoadedModule {
     }
 
     pub(crate) async fn run(self, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
-        let state = State { wasi: wasi::context(guest)?.build_p1(), limits: wasi::limits(guest) };
+        let state = State { wasi: wasi::context(guest)?.build_p1(), limits: Limits::new(guest.memory, None) };
         let mut store = Store::new(self.0.module().engine(), state);
         store.limiter(|state| &mut state.limits);
         ready();

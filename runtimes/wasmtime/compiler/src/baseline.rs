@@ -8,6 +8,7 @@
 
 use anyhow::{Context, Result, anyhow, ensure};
 use lighter_oci::Kind;
+use lighter_wasmtime_engine::Profile;
 use object::{Object, ObjectSection, read::elf::ElfFile64};
 use wasmtime::Engine;
 
@@ -25,8 +26,8 @@ pub(crate) struct Baseline {
 }
 
 impl Baseline {
-    pub(crate) fn new() -> wasmtime::Result<Self> {
-        let (winch, cranelift) = lighter_wasmtime_engine::baseline()?;
+    pub(crate) fn new(profile: Profile) -> wasmtime::Result<Self> {
+        let (winch, cranelift) = lighter_wasmtime_engine::baseline(profile)?;
         Ok(Self { winch, cranelift })
     }
 
@@ -81,24 +82,43 @@ mod tests {
                    (call_indirect (type $f) (i32.load (i32.const 8)) (i32.const 0))))"#,
         )
         .unwrap();
-        let code = Baseline::new().unwrap().compile(Kind::Module, &wasm).unwrap();
-        let engine = lighter_wasmtime_engine::engine().unwrap();
-        // SAFETY: compiled in the line above.
-        let module = unsafe { Module::deserialize(&engine, &code) }.unwrap();
-        let mut store = Store::new(&engine, ());
-        let instance = Instance::new(&mut store, &module, &[]).unwrap();
-        let double = instance.get_typed_func::<i32, i32>(&mut store, "f").unwrap();
-        assert_eq!(double.call(&mut store, 21).unwrap(), 42);
-        // It is Winch's indeed.
-        let optimised = precompile(&engine, Kind::Module, &wasm).unwrap();
-        assert_ne!(code, optimised);
+        for profile in Profile::ALL {
+            let code = Baseline::new(profile).unwrap().compile(Kind::Module, &wasm).unwrap();
+            let engine = lighter_wasmtime_engine::engine(profile).unwrap();
+            // SAFETY: compiled in the line above.
+            let module = unsafe { Module::deserialize(&engine, &code) }.unwrap();
+            let mut store = Store::new(&engine, ());
+            // It is far away where there are epochs at all.
+            store.set_epoch_deadline(1);
+            let instance = Instance::new(&mut store, &module, &[]).unwrap();
+            let double = instance.get_typed_func::<i32, i32>(&mut store, "f").unwrap();
+            assert_eq!(double.call(&mut store, 21).unwrap(), 42);
+            // It is Winch's indeed.
+            let optimised = precompile(&engine, Kind::Module, &wasm).unwrap();
+            assert_ne!(code, optimised);
+        }
     }
 
     #[test]
     fn what_winch_lacks_is_an_error() {
         let tail_call = wat::parse_str("(module (func $f return_call $f))").unwrap();
-        assert!(Baseline::new().unwrap().compile(Kind::Module, &tail_call).is_err());
-        let engine = lighter_wasmtime_engine::engine().unwrap();
+        assert!(Baseline::new(Profile::Command).unwrap().compile(Kind::Module, &tail_call).is_err());
+        let engine = lighter_wasmtime_engine::engine(Profile::Command).unwrap();
         precompile(&engine, Kind::Module, &tail_call).unwrap();
+    }
+
+    #[test]
+    fn code_of_one_profile_does_not_load_in_another() {
+        let compiled = Profile::ALL.map(|profile| {
+            precompile(&lighter_wasmtime_engine::engine(profile).unwrap(), Kind::Module, EMPTY_MODULE).unwrap()
+        });
+        for (made_for, code) in Profile::ALL.iter().zip(&compiled) {
+            for profile in Profile::ALL {
+                let engine = lighter_wasmtime_engine::engine(profile).unwrap();
+                // SAFETY: compiled above.
+                let loaded = unsafe { Module::deserialize(&engine, code) };
+                assert_eq!(loaded.is_ok(), profile == *made_for, "{made_for:?} in {profile:?}");
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! error and exit code 1.
 
 mod baseline;
+mod profile;
 
 use std::{
     env,
@@ -18,7 +19,7 @@ use mimalloc::MiMalloc;
 use nix::sys::resource::{Resource, setrlimit};
 use wasmtime::Engine;
 
-use crate::baseline::Baseline;
+use crate::{baseline::Baseline, profile::profile_of};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -69,17 +70,17 @@ fn main() -> ExitCode {
 fn compile(optimised: bool) -> Result<()> {
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("bound memory")?;
     setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS).context("bound time")?;
-    let started = |error: wasmtime::Error| anyhow!("start Wasmtime: {error:#}");
-    let engine = lighter_wasmtime_engine::engine().map_err(started)?;
-    let baseline = if optimised { None } else { Some(Baseline::new().map_err(started)?) };
     lighter_runner::seal::compute_only()?;
 
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes).context("read module")?;
     let kind = lighter_oci::sniff(&bytes[..bytes.len().min(16)]).map_err(|what| anyhow!("input {what}"))?;
-    let code = match baseline {
-        None => precompile(&engine, kind, &bytes),
-        Some(baseline) => baseline.compile(kind, &bytes),
+    let profile = profile_of(kind, &bytes).context("invalid component")?;
+    let started = |error: wasmtime::Error| anyhow!("start Wasmtime: {error:#}");
+    let code = if optimised {
+        precompile(&lighter_wasmtime_engine::engine(profile).map_err(started)?, kind, &bytes)
+    } else {
+        Baseline::new(profile).map_err(started)?.compile(kind, &bytes)
     }?;
     let mut output = io::stdout().lock();
     output.write_all(&code).and_then(|()| output.flush()).context("write code")

@@ -1,30 +1,57 @@
-//! The one Wasmtime configuration that compiler and runner share.
+//! The Wasmtime configurations that compiler and runner share, one for each way in which a guest is run.
 //!
-//! Native code made under one configuration loads only under the same one, so it lives in a crate of its own:
+//! Native code made under one configuration loads only under the same one, so they live in a crate of their own:
 //! `lighter-compile` builds it with Cranelift (feature `compiler`), `lighter-wasmtime` without.
 //! Must not know: WASI, containers, where code is kept.
 
-use wasmtime::{Config, Engine, WasmFeatures};
+use wasmtime::{Config, Engine, PoolingAllocationConfig, WasmFeatures};
 
 /// Version of the Wasmtime that is linked in, for `--version`.
 pub const WASMTIME_VERSION: &str = env!("LIGHTER_WASMTIME_VERSION");
 
 /// Raised whenever [`engine`] changes in a way that shapes code, so that old entries are not even tried.
-const GENERATION: u32 = 1;
+const GENERATION: u32 = 2;
+
+/// How a guest is run, which its code must know: code made for one does not load in an engine for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// A command, alone in its process. It ends by a signal handler, so its code pays nothing for being stoppable.
+    Command,
+    /// A handler of HTTP requests, many instances of which share threads: its code asks at each loop whether it is time to
+    /// let others run. Nothing of it is asynchronous in the component model's sense, which calls need not pay for then.
+    Handler,
+    /// The same with the component model's async, as WASI 0.3 has it.
+    AsyncHandler,
+}
+
+impl Profile {
+    /// All of them, the most frequent first.
+    pub const ALL: [Self; 3] = [Self::Command, Self::Handler, Self::AsyncHandler];
+
+    fn config(self) -> Config {
+        let mut config = Config::new();
+        config.epoch_interruption(self != Self::Command);
+        config.concurrency_support(self != Self::Handler);
+        config
+    }
+}
 
 /// The engine that compiles or runs guests.
 ///
 /// # Errors
 /// Wasmtime refuses the configuration on this host (a CPU without what it needs).
-pub fn engine() -> wasmtime::Result<Engine> {
-    Engine::new(&config())
+pub fn engine(profile: Profile) -> wasmtime::Result<Engine> {
+    Engine::new(&profile.config())
 }
 
-fn config() -> Config {
-    let mut config = Config::new();
-    // Commands end by a signal handler, not by epochs: the guest pays nothing for being stoppable.
-    config.epoch_interruption(false);
-    config
+/// The engine of [`engine`] with instances from a pool, which is reserved at once.
+///
+/// # Errors
+/// As [`engine`]; there is not enough address space for the pool.
+pub fn pooled(profile: Profile, pool: PoolingAllocationConfig) -> wasmtime::Result<Engine> {
+    let mut config = profile.config();
+    config.allocation_strategy(pool);
+    Engine::new(&config)
 }
 
 /// WebAssembly's proposals that [`engine`] runs, as tools name them: `bulk-memory`.
@@ -46,7 +73,7 @@ pub fn features() -> Vec<String> {
 /// # Errors
 /// As [`engine`]; there is no Winch for this architecture.
 #[cfg(feature = "compiler")]
-pub fn baseline() -> wasmtime::Result<(Engine, Engine)> {
+pub fn baseline(profile: Profile) -> wasmtime::Result<(Engine, Engine)> {
     use wasmtime::{OptLevel, Strategy};
 
     // Source: wasmtime's `Config::compiler_panicking_wasm_features`.
@@ -60,7 +87,7 @@ pub fn baseline() -> wasmtime::Result<(Engine, Engine)> {
         | WasmFeatures::STACK_SWITCHING
         | WasmFeatures::THREADS;
     let with = |strategy| {
-        let mut config = config();
+        let mut config = profile.config();
         config.wasm_features(lacking, false).strategy(strategy);
         // What Winch has, whatever is asked for: the trampolines, which Cranelift makes for it, are checked.
         config.cranelift_opt_level(OptLevel::None).cranelift_debug_verifier(true);
