@@ -7,6 +7,7 @@
 mod build;
 mod commands;
 mod doctor;
+mod engines;
 mod inspect;
 mod output;
 mod pending;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use indicatif::{HumanBytes, HumanDuration};
-use lighter_oci::{Cache, Listed, Tier, What};
+use lighter_oci::{Cache, Listed, Tier, What, quantity};
 use serde::Serialize;
 
 use crate::{output::Output, run};
@@ -150,5 +150,5 @@ fn table(rows: &[Row]) -> String {
 }
 
 fn bytes_or_none(text: &str) -> Result<u64, String> {
-    if text == "0" { Ok(0) } else { run::bytes(text) }
+    if text == "0" { Ok(0) } else { quantity::bytes(text) }
 }

@@ -6,8 +6,9 @@ use indicatif::HumanDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    engines,
     output::Output,
-    run::{self, DEFAULT_ENGINE, Target},
+    run::{self, Target},
 };
 
 /// Compile a module or an image's module ahead of its first start
@@ -23,9 +24,9 @@ pub(crate) struct Args {
     /// A .wasm file, or an image: [REGISTRY/]NAME[:TAG][@DIGEST]
     #[arg(value_name = "FILE|REF", value_parser = Target::parse)]
     target: Target,
-    /// Compile it for another engine
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_ENGINE)]
-    engine: String,
+    /// Compile it for this engine; without it, for the one that /etc/lighter/config.toml names, or Wasmtime
+    #[arg(long, value_name = "NAME")]
+    engine: Option<String>,
 }
 
 /// What a runner says that it did.
@@ -48,15 +49,11 @@ struct Report {
 impl Args {
     pub(crate) async fn run(self, output: &Output) -> anyhow::Result<ExitCode> {
         let begun = Instant::now();
-        let answer = run::compile(&self.target, &self.engine, output).await?;
+        let engine = engines::choose(self.engine.as_deref(), None)?.engine;
+        let answer = run::compile(&self.target, &engine, output).await?;
         let Filled { digest, made } = serde_json::from_slice(&answer)?;
         let took = begun.elapsed();
-        let report = Report {
-            engine: self.engine,
-            digest: format!("sha256:{digest}"),
-            compiled: made,
-            seconds: took.as_secs_f64(),
-        };
+        let report = Report { engine, digest: format!("sha256:{digest}"), compiled: made, seconds: took.as_secs_f64() };
         output.result(&report, |report| match report.compiled {
             true => format!("{}\tcompiled for {} in {}", report.digest, report.engine, HumanDuration(took)),
             false => format!("{}\tis compiled for {} already", report.digest, report.engine),

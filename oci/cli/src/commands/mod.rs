@@ -4,6 +4,7 @@ mod build;
 mod cache;
 mod compile;
 mod doctor;
+mod engines;
 mod gc;
 mod inspect;
 mod load;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Compile(compile::Args),
     #[command(subcommand)]
     Cache(cache::Args),
+    Engines(engines::Args),
     Doctor(doctor::Args),
 }
 
@@ -55,6 +57,7 @@ impl Command {
             Self::Gc(args) => args.run(output).await,
             Self::Compile(args) => args.run(output).await,
             Self::Cache(args) => args.run(output),
+            Self::Engines(args) => args.run(output).await,
             Self::Doctor(args) => args.run(output).await,
         }
     }

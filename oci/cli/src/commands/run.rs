@@ -2,9 +2,11 @@
 
 use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
+use lighter_oci::{ANNOTATION_PREFIX, quantity};
+
 use crate::{
     output::Output,
-    run::{self, DEFAULT_ENGINE, End, Target, User, Volume},
+    run::{self, End, Target, User, Volume},
 };
 
 /// What is given if the guest did not start.
@@ -22,6 +24,11 @@ Examples:
   lighter run ghcr.io/me/hello:1 -- --name world
   lighter run --env LOG=debug --env HOME --dir .:/work:ro --workdir /work tool.wasm -- input.txt
   lighter run --port 127.0.0.1:8080 --memory 64MiB --timeout 30s server.wasm
+  lighter run handler.wasm                                    a wasi:http handler, on http://127.0.0.1:8080
+  lighter run --port 80 --annotation run.lighter.http.reuse=true handler.wasm
+
+A component that exports wasi:http/incoming-handler, or handler of WASI 0.3, is served: on the first --port, or else on port 8080
+of this machine alone. It reaches out only with --network host. Ctrl-C lets it finish what it has begun.
 
 Exit codes: the guest's own; 128+n after signal n; 134 after a trap, with the backtrace on standard error; 124 if its time
 was over; 125 if it could not start.
@@ -64,14 +71,17 @@ pub(crate) struct Args {
     #[arg(long)]
     read_only: bool,
     /// Most memory it may take
-    #[arg(short, long, value_name = "SIZE", value_parser = run::bytes)]
+    #[arg(short, long, value_name = "SIZE", value_parser = quantity::bytes)]
     memory: Option<u64>,
     /// End the guest after this time
-    #[arg(short, long, value_name = "TIME", value_parser = run::duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = quantity::duration)]
     timeout: Option<Duration>,
-    /// Run it on another engine
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_ENGINE)]
-    engine: String,
+    /// Run it on this engine; without it, on the one that /etc/lighter/config.toml names, or Wasmtime
+    #[arg(long, value_name = "NAME")]
+    engine: Option<String>,
+    /// What a container would be told by an annotation, such as run.lighter.http.reuse=true. May be repeated
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = annotation)]
+    annotations: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -98,6 +108,7 @@ impl Args {
             ports: self.ports,
             read_only: self.read_only,
             engine: self.engine,
+            annotations: self.annotations.into_iter().collect(),
             memory: self.memory,
             timeout: self.timeout,
         };
@@ -130,6 +141,15 @@ fn variable(text: &str) -> Result<Variable, String> {
         Err(env::VarError::NotPresent) => Ok(Variable(None)),
         Err(env::VarError::NotUnicode(_)) => Err(format!("the value of {name} is not UTF-8")),
     }
+}
+
+fn annotation(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
+    // Another's would have no effect, and is a typing mistake.
+    if !name.starts_with(ANNOTATION_PREFIX) {
+        return Err(format!("{name:?} does not start with {ANNOTATION_PREFIX}"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {

@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+use lighter_oci::Choice;
+
 use super::version::Version;
+use crate::engines::Installed;
 
 /// Everything that the checks look at.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(super) programs: Programs,
+    pub(super) engines: Engines,
     /// The running ones; where none runs, the installed one.
     pub(super) containerds: Vec<Containerd>,
     pub(super) docker: Option<Docker>,
@@ -39,6 +43,20 @@ pub(super) struct Program {
     pub(super) there: bool,
     /// As [`Programs::version`]; none where it doesn't say.
     pub(super) version: Option<String>,
+}
+
+/// What runs guests.
+#[derive(Debug)]
+pub(super) struct Engines {
+    /// The one that runs what doesn't ask for another, or what is wrong with the configuration that names it.
+    pub(super) default: Result<Choice, String>,
+    pub(super) installed: Vec<Installed>,
+}
+
+impl Default for Engines {
+    fn default() -> Self {
+        Self { default: Err("not looked at".to_owned()), installed: Vec::new() }
+    }
 }
 
 /// A containerd.

@@ -16,11 +16,12 @@ use tokio::io::AsyncReadExt;
 use super::{
     containerd::SHIM,
     facts::{
-        Cache, CacheFolder, Cgroup, ConfigFile, Containerd, Docker, Facts, Host, Program, Programs, Selinux,
+        Cache, CacheFolder, Cgroup, ConfigFile, Containerd, Docker, Engines, Facts, Host, Program, Programs, Selinux,
         UserNamespaces,
     },
     version::Version,
 };
+use crate::engines;
 
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 /// Files that containerd reads beside its own since 2.2.
@@ -46,6 +47,7 @@ pub(crate) async fn gather() -> Facts {
     let main = rancher.as_ref().map(|folder| folder.join("config.toml")).or(config);
     Facts {
         programs: programs().await,
+        engines: engines().await,
         containerds,
         docker: docker(&processes).await,
         kubernetes: rancher.is_some() || processes.iter().any(|process| KUBELETS.contains(&&*process.name)),
@@ -94,6 +96,12 @@ async fn programs() -> Programs {
         ("lighter-compile", "the compiler"),
         ("lighter-fetch", "which reads images from containerd"),
     ];
+    const OPTIONAL: &[(&str, &str)] = &[
+        ("lighter-wasmedge", "WasmEdge's runner"),
+        ("lighter-compile-wasmedge", "WasmEdge's compiler"),
+        ("lighter-wamr", "WAMR's runner"),
+        ("lighter-native", "which runs native programs"),
+    ];
     let folder = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
     let mut found = Vec::new();
     for (name, purpose) in NAMES {
@@ -102,8 +110,21 @@ async fn programs() -> Programs {
         let told = if there { output(&path, &["--version"]).await } else { None };
         found.push(Program { name, purpose, there, version: told.and_then(|told| build_of(&told)) });
     }
+    // Those that not every node has. One that can't be started tells no version; that is another finding.
+    for (name, purpose) in OPTIONAL {
+        let told = output(&folder.join(name), &["--version"]).await;
+        if let Some(version) = told.and_then(|told| build_of(&told)) {
+            found.push(Program { name, purpose, there: true, version: Some(version) });
+        }
+    }
     let version = format!("{} ({})", env!("CARGO_PKG_VERSION"), lighter_runtime_api::COMMIT);
     Programs { folder, version, found }
+}
+
+async fn engines() -> Engines {
+    let default = engines::choose(None, None).map_err(|error| format!("{error:#}"));
+    let installed = engines::installed(default.as_ref().ok()).await;
+    Engines { default, installed }
 }
 
 /// `0.1.0 (8c980db2444b)` of `lighter-wasmtime 0.1.0 (8c980db2444b), wasmtime 48.0.8`.

@@ -7,6 +7,7 @@ mod cache;
 mod config;
 mod containerd;
 mod docker;
+mod engines;
 mod facts;
 mod gather;
 mod host;
@@ -61,6 +62,7 @@ impl Finding {
 /// All checks, from the shim outwards.
 pub(crate) fn diagnose(facts: &Facts) -> Vec<Finding> {
     let mut findings = programs::check(&facts.programs);
+    findings.extend(engines::check(&facts.engines));
     findings.extend(containerd::check(facts));
     findings.extend(docker::check(facts.docker.as_ref()));
     findings.extend(config::check(facts));

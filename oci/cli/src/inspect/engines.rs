@@ -1,26 +1,12 @@
 //! Which of the installed engines can run a binary, and why the others can't.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
-
-use anyhow::{Context, Result, bail};
 use lighter_oci::Kind;
-use lighter_runtime_api::{About, Supports};
+use lighter_runtime_api::Supports;
 use serde::Serialize;
-use tokio::io::AsyncReadExt;
 
 use super::{Binary, Entry, Item, entry, features};
+use crate::engines;
 
-/// The engines that there are runners for, in the order in which people are told of them.
-const ENGINES: &[&str] = &["wasmtime", "wasmedge", "wamr"];
-/// Bytes that a runner may say of itself.
-const MAX_ABOUT: u64 = 64 << 10;
-/// A runner that takes longer is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Imports that a reason names before it counts the rest.
 const NAMED: usize = 3;
 
@@ -36,13 +22,15 @@ pub(crate) struct Engine {
     pub(crate) why_not: Vec<String>,
 }
 
-/// Asks every runner beside this executable.
+/// What every engine makes of a binary.
 pub(crate) async fn judge_installed(binary: &Binary) -> Vec<Engine> {
-    let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
     let mut engines = Vec::new();
-    for name in ENGINES {
-        let runner = folder.join(format!("lighter-{name}"));
-        let (version, why_not) = match about(runner).await {
+    for name in engines::ENGINES {
+        let about = match engines::runner(name) {
+            Some(runner) => engines::about(&runner).await,
+            None => Ok(None),
+        };
+        let (version, why_not) = match about {
             Ok(Some(about)) => (Some(about.version), judge(binary, &about.supports)),
             Ok(None) => (None, vec!["not installed".to_owned()]),
             Err(error) => (None, vec![format!("{error:#}")]),
@@ -78,32 +66,43 @@ fn judge(binary: &Binary, engine: &Supports) -> Vec<String> {
         why.push(format!("does not provide {}", unknown.join(", ")));
     }
     match entry(binary) {
-        Entry::Command => {}
-        Entry::Http if gives_interface(engine, "wasi:http/incoming-handler") => {}
-        Entry::Http => why.push("does not serve wasi:http; the component is no command".to_owned()),
         Entry::Missing(reason) => why.push(format!("finds no entry: it {reason}")),
+        found => {
+            let called = binary.exports.iter().filter(|item| item.ty == "instance").map(|item| &*item.name);
+            let called: Vec<_> = called.filter(|name| found.interfaces().contains(&interface(name))).collect();
+            if !called.is_empty() && !called.iter().any(|name| gives_interface(engine, name)) {
+                why.push(format!("does not call {}", called.join(", ")));
+            }
+        }
     }
     why
 }
 
-/// Whether a module's import is there: the functions of WASI 0.1 are counted, others are known by their module only.
+/// Whether a module's import is there: by its module or by its whole name. Of WASI 0.1, a module's name stands for the
+/// functions that it was published with, so that an engine names what it adds.
 fn gives_import(engine: &Supports, item: &Item) -> bool {
     let module = item.module.as_deref().unwrap_or_default();
-    let known = module != "wasi_snapshot_preview1" || WASI_0_1.contains(&item.name.as_str());
-    known && engine.imports.iter().any(|provided| provided == module)
+    let is_published = module != "wasi_snapshot_preview1" || WASI_0_1.contains(&item.name.as_str());
+    let name = whole_name(item);
+    engine.imports.iter().any(|provided| *provided == name || (is_published && provided == module))
 }
 
 /// Whether a component's import is there. `worlds` are prefixes of interfaces, such as `wasi:cli/`; after an `@` may follow
 /// how their versions begin, as in `wasi:cli/@0.2`.
 fn gives_interface(engine: &Supports, name: &str) -> bool {
-    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+    let version = name.split_once('@').map_or("", |(_, version)| version);
     engine.worlds.iter().any(|world| {
         let (prefix, versions) = world.split_once('@').unwrap_or((world, ""));
         let fits = versions.is_empty()
             || version.is_empty()
             || version.strip_prefix(versions).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        interface.starts_with(prefix) && fits
+        interface(name).starts_with(prefix) && fits
     })
+}
+
+/// A name without its version.
+pub(super) fn interface(name: &str) -> &str {
+    name.split('@').next().unwrap_or(name)
 }
 
 fn whole_name(item: &Item) -> String {
@@ -111,36 +110,6 @@ fn whole_name(item: &Item) -> String {
         Some(module) => format!("{module}.{}", item.name),
         None => item.name.clone(),
     }
-}
-
-/// What a runner says of itself; `None` where there is none.
-async fn about(runner: PathBuf) -> Result<Option<About>> {
-    let name = runner.display().to_string();
-    let mut command = tokio::process::Command::new(&runner);
-    command.arg("about").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("start {name}")),
-    };
-    let answer = async {
-        let mut answer = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout.take(MAX_ABOUT).read_to_end(&mut answer).await?;
-        }
-        Ok::<_, io::Error>((child.wait().await?, answer))
-    };
-    let answered = tokio::time::timeout(PATIENCE, answer).await;
-    let (status, answer) = match answered {
-        Ok(answer) => answer.with_context(|| format!("ask {name}"))?,
-        Err(_) => bail!("{name} does not answer; install it again"),
-    };
-    if !status.success() {
-        bail!("`{name} about` failed ({status}); run it to see why, or install it again");
-    }
-    serde_json::from_slice(&answer)
-        .map(Some)
-        .with_context(|| format!("read what {name} says of itself; install it again"))
 }
 
 /// The functions of `wasi_snapshot_preview1`. Source: WASI repository, `legacy/preview1/witx`.
@@ -201,7 +170,7 @@ mod tests {
     fn engine(components: bool) -> Supports {
         let worlds: &[&str] = if components { &["wasi:cli/@0.2", "wasi:io/"] } else { &[] };
         serde_json::from_value(serde_json::json!({
-            "components": components, "imports": ["wasi_snapshot_preview1"],
+            "components": components, "imports": ["wasi_snapshot_preview1", "wasi.thread-spawn"],
             "features": ["bulk-memory", "reference-types", "sign-extension"], "worlds": worlds,
         }))
         .unwrap()
@@ -223,6 +192,11 @@ mod tests {
                 r#"(module (import "wasi_snapshot_preview1" "sock_open" (func)) (func (export "_start")))"#,
                 &["does not provide wasi_snapshot_preview1.sock_open"],
             ),
+            (r#"(module (import "wasi" "thread-spawn" (func)) (func (export "_start")))"#, &[]),
+            (
+                r#"(module (import "wasi" "thread-join" (func)) (func (export "_start")))"#,
+                &["does not provide wasi.thread-join"],
+            ),
             ("(module (memory i64 1))", &["lacks memory64", "finds no entry"]),
             (
                 r#"(component (import "wasi:cli/exit@0.2.3" (instance $i)) (import "wasi:io/error@0.2.0" (instance))
@@ -232,12 +206,15 @@ mod tests {
             (
                 r#"(component (import "wasi:cli/exit@0.3.0" (instance $i)) (import "wasi:keyvalue/store@0.2.0" (instance))
                     (export "wasi:cli/run@0.3.0" (instance $i)))"#,
-                &["does not provide wasi:cli/exit@0.3.0, wasi:keyvalue/store@0.2.0"],
+                &[
+                    "does not provide wasi:cli/exit@0.3.0, wasi:keyvalue/store@0.2.0",
+                    "does not call wasi:cli/run@0.3.0",
+                ],
             ),
             (
                 r#"(component (import "wasi:io/error@0.2.0" (instance $i))
                     (export "wasi:http/incoming-handler@0.2.0" (instance $i)))"#,
-                &["does not serve wasi:http"],
+                &["does not call wasi:http/incoming-handler@0.2.0"],
             ),
         ];
         for (text, expected) in table {
@@ -256,26 +233,5 @@ mod tests {
             Binary::parse("test", &wat::parse_str(r#"(component (import "x:y/z" (instance)))"#).unwrap()).unwrap();
         let why = judge(&binary, &engine(false));
         assert!(why.len() == 1 && why[0].contains("not components"), "{why:?}");
-    }
-
-    #[tokio::test]
-    async fn a_runner_that_is_not_there_or_broken_is_told_apart() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let runner = |text: &str| {
-            let path = folder.path().join("runner");
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-            path
-        };
-        assert!(about(folder.path().join("none")).await.unwrap().is_none());
-        let sound = runner(
-            "#!/bin/sh\necho '{\"name\":\"x\",\"version\":\"2\",\"components\":false,\"imports\":[],\"features\":[],\"worlds\":[]}'",
-        );
-        assert_eq!(about(sound).await.unwrap().unwrap().version, "2");
-        for (text, expected) in [("#!/bin/sh\nexit 3", "failed"), ("#!/bin/sh\necho {", "says of itself")] {
-            let error = format!("{:#}", about(runner(text)).await.unwrap_err());
-            assert!(error.contains(expected), "{error}");
-        }
     }
 }

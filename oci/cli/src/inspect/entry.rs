@@ -3,7 +3,7 @@
 use lighter_oci::Kind;
 use serde::Serialize;
 
-use super::Binary;
+use super::{Binary, engines::interface};
 
 /// The function or interface that an engine calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +15,23 @@ pub(crate) enum Entry {
     Http,
     /// There is none, for this reason: a clause that continues "NAME …".
     Missing(&'static str),
+}
+
+impl Entry {
+    /// A component's interfaces that are this entry, without their versions.
+    pub(crate) fn interfaces(self) -> &'static [&'static str] {
+        match self {
+            Self::Command => &["wasi:cli/run"],
+            Self::Http => &["wasi:http/incoming-handler", "wasi:http/handler"],
+            Self::Missing(_) => &[],
+        }
+    }
+
+    /// The entry of a component that exports these interfaces, with or without versions. A command is one first of all.
+    pub(crate) fn of_interfaces<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
+        let has = |entry: &Self| names.clone().any(|name| entry.interfaces().contains(&interface(name)));
+        [Self::Command, Self::Http].into_iter().find(has)
+    }
 }
 
 /// Finds the entry by what the binary exports.
@@ -38,13 +55,9 @@ fn entry_of_module(binary: &Binary) -> Entry {
 }
 
 fn entry_of_component(binary: &Binary) -> Entry {
-    let exports = |interface: &str| {
-        binary.exports.iter().any(|item| item.name.split('@').next() == Some(interface) && item.ty == "instance")
-    };
-    if exports("wasi:cli/run") {
-        Entry::Command
-    } else if exports("wasi:http/incoming-handler") || exports("wasi:http/handler") {
-        Entry::Http
+    let instances = binary.exports.iter().filter(|item| item.ty == "instance").map(|item| item.name.as_str());
+    if let Some(entry) = Entry::of_interfaces(instances) {
+        entry
     } else if !binary.exports.is_empty() && binary.exports.iter().all(|item| matches!(&*item.ty, "type" | "component"))
     {
         Entry::Missing("exports types only, so it is a package of interfaces (WIT), not a program")

@@ -62,27 +62,34 @@ const ROWS: &[Row] = &[
         functions: &["clock_time_get", "poll_oneoff", "random_get"],
         interfaces: &["wasi:clocks/", "wasi:random/"],
     },
-    // WASI 0.1 has no function that opens a socket.
+    // WASI 0.1 has no function that opens a socket; WasmEdge and WAMR add one.
     Row {
         what: "TCP",
         container: "the container's network",
         run: "none (--port, --network)",
-        functions: &[],
+        functions: &["sock_open"],
         interfaces: &["wasi:sockets/tcp", "wasi:sockets/types"],
     },
     Row {
         what: "UDP",
         container: "the container's network",
         run: "none (--network)",
-        functions: &[],
+        functions: &["sock_open"],
         interfaces: &["wasi:sockets/udp", "wasi:sockets/types"],
     },
     Row {
         what: "name lookup",
         container: "the container's resolver",
         run: "none (--network)",
-        functions: &[],
+        functions: &["sock_getaddrinfo"],
         interfaces: &["wasi:sockets/ip-name-lookup"],
+    },
+    Row {
+        what: "HTTP requests",
+        container: "the container's network",
+        run: "none (--network)",
+        functions: &[],
+        interfaces: &["wasi:http/outgoing-handler", "wasi:http/client"],
     },
 ];
 
@@ -135,6 +142,10 @@ mod tests {
         assert_eq!(asked(&p2("wasi:sockets/ip-name-lookup@0.2.0")), ["name lookup"]);
         assert_eq!(asked(&p2("wasi:sockets/types@0.3.0")), ["TCP", "UDP"]);
         assert_eq!(asked(&p2("wasi:sockets/network@0.2.0")), [""; 0]);
+        assert_eq!(asked(&p1("sock_open")), ["TCP", "UDP"]);
+        assert_eq!(asked(&p2("wasi:http/outgoing-handler@0.2.0")), ["HTTP requests"]);
+        assert_eq!(asked(&p2("wasi:http/client@0.3.0")), ["HTTP requests"]);
+        assert_eq!(asked(&p2("wasi:http/types@0.2.0")), [""; 0]);
         assert_eq!(asked(&p2("wasi:clocks/monotonic-clock@0.2.0")), ["clocks, random numbers"]);
     }
 }

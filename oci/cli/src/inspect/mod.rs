@@ -23,7 +23,8 @@ pub(crate) use metadata::Metadata;
 pub(crate) use subject::Subject;
 pub(crate) use text::text;
 
-use engines::Engine;
+pub(crate) use engines::{Engine, judge_installed};
+
 use grants::{Grant, grants};
 use subject::ImageReport;
 
@@ -76,6 +77,6 @@ async fn look(name: &str, bytes: &[u8], packages: bool) -> Result<ModuleReport> 
             wit::wit(bytes).ok().map(|wit| if packages { wit.world + "\n" + &wit.packages } else { wit.world })
         }
     };
-    let engines = engines::judge_installed(&binary).await;
+    let engines = judge_installed(&binary).await;
     Ok(ModuleReport { entry: entry(&binary), wit, engines, grants: grants(&binary), binary })
 }

@@ -4,24 +4,24 @@ use std::{fs::File, path::Path, process::Stdio};
 
 use anyhow::{Context, Result, bail};
 use lighter_launch::end_strangers;
-use lighter_oci::{Cache, Module, Source};
+use lighter_oci::{Module, Source};
 use tokio::process::Command;
 
 use super::{
-    cache_folder, engine,
+    cache_folder,
     folder::RunFolder,
     layers::RootFolder,
     program::{Program, Target},
     signals::Signals,
 };
-use crate::output::Output;
+use crate::{engines, output::Output};
 
-/// Fills the cache with a module's code. Returns what the runner says of it, as JSON.
+/// Fills the cache with a module's code for an engine. Returns what its runner says of that, as JSON.
 ///
 /// # Errors
 /// No such image or file, no such engine, or the compiler refuses the module.
 pub(crate) async fn compile(target: &Target, engine: &str, output: &Output) -> Result<Vec<u8>> {
-    let runner = engine::runner(engine)?;
+    let runner = engines::chosen(engine)?;
     let mut signals = Signals::new()?;
     let folder = RunFolder::new()?;
     let filled = signals.unless(async { fill(&runner, module(&folder, target, output).await?).await }).await;
@@ -51,7 +51,7 @@ async fn module(folder: &RunFolder, target: &Target, output: &Output) -> Result<
 
 async fn fill(runner: &Path, module: File) -> Result<Vec<u8>> {
     let compiled = Command::new(runner)
-        .args(["compile", "--cache-bytes", &Cache::NODE_BYTES.to_string(), "--cache"])
+        .args(["compile", "--cache-bytes", &engines::cache_bytes()?.to_string(), "--cache"])
         .arg(cache_folder()?)
         .env_clear()
         .current_dir("/")

@@ -4,11 +4,10 @@
 //! time. Must not know: how a sandbox is built, engines.
 
 mod compile;
-mod engine;
 mod folder;
+mod handler;
 mod layers;
 mod program;
-mod quantity;
 mod removal;
 mod sandbox;
 mod signals;
@@ -17,6 +16,9 @@ mod user;
 mod volume;
 
 use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, IsTerminal},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -24,20 +26,18 @@ use std::{
 
 use anyhow::{Result, bail};
 use lighter_launch::end_strangers;
-use lighter_oci::Network;
+use lighter_oci::{ANNOTATION_PREFIX, Module, Network, Source};
 
 pub(crate) use self::{
     compile::compile,
-    engine::DEFAULT_ENGINE,
     program::Target,
-    quantity::{bytes, duration},
     sandbox::{cache_folder, port},
     supervise::End,
     user::User,
     volume::Volume,
 };
 use self::{folder::RunFolder, layers::RootFolder, program::Program, sandbox::Sandbox, signals::Signals};
-use crate::output::Output;
+use crate::{engines, output::Output};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -53,14 +53,19 @@ pub(crate) struct Request {
     pub(crate) host_network: bool,
     pub(crate) ports: Vec<SocketAddr>,
     pub(crate) read_only: bool,
-    pub(crate) engine: String,
+    /// What `--engine` names.
+    pub(crate) engine: Option<String>,
+    /// Lighter's annotations, as a container has them.
+    pub(crate) annotations: HashMap<String, String>,
     pub(crate) memory: Option<u64>,
     pub(crate) timeout: Option<Duration>,
 }
 
 /// Runs it to its end. Nothing of it is left then, whichever way it ended.
 pub(crate) async fn run(request: Request, output: &Output) -> Result<End> {
-    let runner = engine::runner(&request.engine)?;
+    let annotation = request.annotations.get(&format!("{ANNOTATION_PREFIX}engine"));
+    let choice = engines::choose(request.engine.as_deref(), annotation.map(String::as_str))?;
+    let runner = engines::chosen(&choice.engine)?;
     let mut signals = Signals::new()?;
     let folder = RunFolder::new()?;
     let ended = run_in(&folder, &request, &runner, &mut signals, output).await;
@@ -83,9 +88,16 @@ async fn run_in(
         Ok(prepared) => prepared?,
         Err(signal) => return Ok(End::Interrupted(signal)),
     };
+    let serves = sandbox.serves.is_some();
     let plan = sandbox.plan(folder, program.module.clone())?;
     // A long run keeps nobody from collecting garbage: the guest's code is mapped by now.
-    supervise::supervise(runner, &plan, request.timeout, signals, || drop(program)).await
+    let created = || drop(program);
+    let started = || {
+        if serves && io::stderr().is_terminal() {
+            output.note(&format!("serving on http://{}", plan.guest.http.address));
+        }
+    };
+    supervise::supervise(runner, &plan, request.timeout, signals, created, started).await
 }
 
 /// Gets the image, and lays out the root filesystem.
@@ -109,7 +121,22 @@ async fn prepare(folder: &RunFolder, request: &Request, output: &Output) -> Resu
         rootfs.give(user)?;
     }
     let cwd = request.workdir.clone().unwrap_or_else(|| program.process.workdir.clone().into());
-    let env = program.process.env.iter().chain(&request.env).cloned().collect();
+    let env = program.process.env.iter().chain(&request.env).cloned();
+    let cwd = if cwd.as_os_str().is_empty() { "/".into() } else { cwd };
+    let env: Vec<String> = env.collect();
+    let module = match &program.module {
+        Source::File { path, .. } => File::open(path).ok(),
+        // What is wrong with it is the runner's to tell.
+        Source::Rootfs | Source::Image(_) => {
+            let path = env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
+            args.first()
+                .and_then(|entrypoint| Module::find(&folder.rootfs(), entrypoint, &cwd, path).ok())
+                .map(|m| m.file)
+        }
+    };
+    let serves = module
+        .is_some_and(handler::is_handler)
+        .then(|| request.ports.first().copied().unwrap_or(handler::DEFAULT_ADDRESS));
     let network = match (request.host_network, &request.ports[..]) {
         (true, _) => Network::All,
         (false, []) => Network::None,
@@ -118,11 +145,13 @@ async fn prepare(folder: &RunFolder, request: &Request, output: &Output) -> Resu
     let sandbox = Sandbox {
         args,
         env,
-        cwd: if cwd.as_os_str().is_empty() { "/".into() } else { cwd },
+        cwd,
         volumes,
         // Where the image brought no files, there is nothing to change, and a disk to fill.
         read_only: request.read_only || !has_files,
         network,
+        serves,
+        annotations: request.annotations.clone(),
         memory: request.memory,
         user,
     };

@@ -1,13 +1,14 @@
 //! From what the command line asks for to a plan, by way of a runtime spec like containerd's: one set of checks for both.
 
 use std::{
+    collections::HashMap,
     env,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
-use lighter_oci::{Cache, Network, Plan, PlanRequest, Source};
+use anyhow::{Context, Result, bail};
+use lighter_oci::{ANNOTATION_PREFIX, Cache, Network, Plan, PlanRequest, Program, Source};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use super::{
     folder::RunFolder,
     user::{User, is_privileged},
 };
+use crate::engines;
 
 /// What the host has that name lookup takes.
 const LOOKUP_FILES: &[&str] = &["/etc/resolv.conf", "/etc/hosts"];
@@ -33,6 +35,10 @@ pub(crate) struct Sandbox {
     /// Whether the root filesystem can't be written.
     pub(crate) read_only: bool,
     pub(crate) network: Network,
+    /// Where the guest is served if no annotation says it; `None` where it is no HTTP handler.
+    pub(crate) serves: Option<SocketAddr>,
+    /// Lighter's annotations.
+    pub(crate) annotations: HashMap<String, String>,
     /// Bytes for guest and runner together.
     pub(crate) memory: Option<u64>,
     /// Who the guest is; `None` where this process may not choose: itself.
@@ -43,6 +49,7 @@ impl Sandbox {
     /// The plan of a guest that ends with this process.
     pub(crate) fn plan(self, folder: &RunFolder, module: Source) -> Result<Plan> {
         let spec = self.spec(folder)?;
+        let cache_bytes = engines::cache_bytes()?;
         let cache = cache_folder()?;
         let request = PlanRequest {
             id: folder.id(),
@@ -51,10 +58,24 @@ impl Sandbox {
             module,
             systemd_cgroup: false,
             cache: &cache,
-            cache_bytes: Cache::NODE_BYTES,
+            cache_bytes,
         };
         let mut plan = Plan::new(spec, &request)?;
-        plan.guest.grants.network = self.network;
+        if plan.program == Program::Native {
+            bail!(
+                "{:?} is a native program, and this command runs WebAssembly; run it with Docker or ctr",
+                plan.entrypoint
+            );
+        }
+        // An annotation takes from what the command line gives, and never adds to it.
+        if plan.guest.grants.network == Network::All {
+            plan.guest.grants.network = self.network;
+        }
+        if let Some(address) = self.serves
+            && !self.annotations.contains_key(&format!("{ANNOTATION_PREFIX}http.address"))
+        {
+            plan.guest.http.address = address;
+        }
         plan.tethered = true;
         plan.user_namespace = self.user.is_none();
         if plan.user_namespace
@@ -67,7 +88,7 @@ impl Sandbox {
     }
 
     fn spec(&self, folder: &RunFolder) -> Result<Spec> {
-        let shares_network = self.network != Network::None;
+        let shares_network = self.network != Network::None || self.serves.is_some();
         let mut namespaces = vec!["pid", "mount", "ipc", "uts"];
         if !shares_network {
             namespaces.push("network");
@@ -97,6 +118,7 @@ impl Sandbox {
             "hostname": "lighter",
             "process": {"args": self.args, "env": self.env, "cwd": self.cwd, "user": user},
             "mounts": mounts,
+            "annotations": self.annotations,
             "linux": {
                 "cgroupsPath": folder.cgroup(),
                 "namespaces": namespaces.iter().map(|name| json!({"type": name})).collect::<Vec<_>>(),

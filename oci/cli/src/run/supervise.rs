@@ -32,13 +32,15 @@ impl End {
     }
 }
 
-/// Builds the sandbox, runs the guest on this process's own streams and waits for its end.
+/// Builds the sandbox, runs the guest on this process's own streams and waits for its end. Tells when the sandbox stands, and
+/// when the guest runs.
 pub(crate) async fn supervise(
     runner: &Path,
     plan: &Plan,
     timeout: Option<Duration>,
     signals: &mut Signals,
     created: impl FnOnce(),
+    started: impl FnOnce(),
 ) -> Result<End> {
     // The init is a child of the runner's, which ends before it.
     prctl::set_child_subreaper(true).context("become subreaper")?;
@@ -51,7 +53,7 @@ pub(crate) async fn supervise(
         Err(signal) => return Ok(End::Interrupted(signal)),
     };
     created();
-    let ran = run(&init, timeout, signals).await;
+    let ran = run(&init, timeout, signals, started).await;
     if ran.is_err() {
         // It does not matter to one that has ended.
         let _ = init.kill(Signal::KILL);
@@ -78,8 +80,9 @@ async fn create(runner: &Runner, signals: &mut Signals) -> Result<Result<Init, S
     }
 }
 
-async fn run(init: &Init, timeout: Option<Duration>, signals: &mut Signals) -> Result<End> {
+async fn run(init: &Init, timeout: Option<Duration>, signals: &mut Signals, started: impl FnOnce()) -> Result<End> {
     init.start().await?;
+    started();
     let timer = async {
         match timeout {
             Some(time) => tokio::time::sleep(time).await,
