@@ -147,10 +147,15 @@ impl Running {
     /// Waits until its stdout holds `text`.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if !self.stdout.wait_until(left, |stream| stream.text().contains(text)) {
+        if !self.prints(text) {
             panic!("{} did not print {text:?}; {}", self.line, self.streams());
         }
+    }
+
+    /// Waits until its stdout holds `text` or can hold no more, and tells whether it does.
+    pub fn prints(&self, text: &str) -> bool {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.stdout.wait_until(left, |stream| stream.text().contains(text))
     }
 
     /// What it printed so far.

@@ -1,8 +1,18 @@
 //! The guests: WebAssembly built from the sources in `tests/guests`, once, and kept in the cache folder.
 //!
-//! Functions panic where a guest can't be had: only tests call them.
+//! One file a toolchain. Each keeps what it builds apart from the others, under a hash of its sources and its version:
+//! a changed guest in Rust doesn't build those in Python anew. Functions panic where a guest can't be had: only tests
+//! call them.
 
+mod c;
+mod go;
+mod javascript;
+mod pip;
+mod python;
 mod ruby;
+mod rust;
+mod text;
+mod zig;
 
 use std::{
     fs,
@@ -13,41 +23,79 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::{
-    cache,
-    prerequisites::{self, Tool},
-};
+use crate::cache;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests");
-
-/// Rust's names of WASI 0.1 (core modules) and WASI 0.2 (components).
-const TARGETS: [&str; 2] = ["wasm32-wasip1", "wasm32-wasip2"];
-
-/// Clang's name of WASI 0.1.
-const CLANG_TARGET: &str = "--target=wasm32-wasi";
 
 /// `guests/wat/NAME.wat`: a core module for WASI 0.1, a few instructions.
 #[track_caller]
 pub fn wat(name: &str) -> Vec<u8> {
-    read("wat", name)
+    text::WAT.read(name)
 }
 
 /// `guests/rust/src/bin/NAME`, as a core module for WASI 0.1.
 #[track_caller]
 pub fn p1(name: &str) -> Vec<u8> {
-    read(TARGETS[0], name)
+    rust::COMMANDS.read(&format!("wasm32-wasip1/{name}"))
 }
 
 /// `guests/rust/src/bin/NAME`, as a component for WASI 0.2.
 #[track_caller]
 pub fn p2(name: &str) -> Vec<u8> {
-    read(TARGETS[1], name)
+    rust::COMMANDS.read(&format!("wasm32-wasip2/{name}"))
+}
+
+/// `guests/components/NAME-p3`: a component for WASI 0.3.
+#[track_caller]
+pub fn p3(name: &str) -> Vec<u8> {
+    rust::COMPONENTS.read(&format!("{name}_p3"))
+}
+
+/// `guests/threads/src/bin/NAME`: a core module for WASI 0.1 with wasi-threads.
+#[track_caller]
+pub fn threads(name: &str) -> Vec<u8> {
+    rust::THREADS.read(name)
 }
 
 /// `guests/c/NAME.c`: a core module for WASI 0.1, of clang and wasi-libc.
 #[track_caller]
 pub fn c(name: &str) -> Vec<u8> {
-    read("c", name)
+    c::C.read(name)
+}
+
+/// `guests/zig/NAME.zig`, or `NAME.c` by `zig cc` and Zig's own wasi-libc: a core module for WASI 0.1.
+#[track_caller]
+pub fn zig(name: &str) -> Vec<u8> {
+    zig::ZIG.read(name)
+}
+
+/// `guests/go/NAME.go`: a core module for WASI 0.1.
+#[track_caller]
+pub fn go(name: &str) -> Vec<u8> {
+    go::GO.read(name)
+}
+
+/// `guests/js/NAME.js`, with SpiderMonkey: a component for WASI 0.2 of more than 10 MB.
+#[track_caller]
+pub fn javascript(name: &str) -> Vec<u8> {
+    javascript::JAVASCRIPT.read(name)
+}
+
+/// `guests/python/NAME.py`, with CPython: a component for WASI 0.2 of more than 10 MB.
+#[track_caller]
+pub fn python(name: &str) -> Vec<u8> {
+    python::PYTHON.read(name)
+}
+
+/// A handler of `wasi:http`: `serve` (Rust, WASI 0.2), `serve-p3` (Rust, WASI 0.3), `store` (Rust, with `wasi:config` and
+/// `wasi:keyvalue`), `javascript` and `python`. The sources say what they answer.
+#[track_caller]
+pub fn handler(name: &str) -> Vec<u8> {
+    match name {
+        "javascript" => javascript("serve"),
+        "python" => python("serve"),
+        _ => rust::COMPONENTS.read(&name.replace('-', "_")),
+    }
 }
 
 /// Ruby 3.4 with its standard library, more than 30 MB: a core module for WASI 0.1 that takes `-e CODE` or a file. Not
@@ -58,6 +106,27 @@ pub fn big() -> &'static Path {
     let ruby = RUBY.get_or_init(|| ruby::path().map_err(|error| format!("{error:#}")));
     ruby.as_deref().unwrap_or_else(|error| panic!("no Ruby: {error}"))
 }
+
+/// The folders with all of them, built where sources or tools have changed.
+///
+/// # Errors
+/// When a tool is missing and can't be installed, or fails.
+pub fn folders() -> Result<Vec<PathBuf>> {
+    let ruby = big().parent().context("folder of Ruby")?.to_owned();
+    ALL.iter().map(|set| set.folder()).chain([Ok(ruby)]).collect()
+}
+
+static ALL: [&Set; 9] = [
+    &text::WAT,
+    &rust::COMMANDS,
+    &rust::COMPONENTS,
+    &rust::THREADS,
+    &c::C,
+    &zig::ZIG,
+    &go::GO,
+    &javascript::JAVASCRIPT,
+    &python::PYTHON,
+];
 
 /// The module with a custom section of so many bytes, which no compression makes smaller: larger on every way that an
 /// image goes, the same when it runs.
@@ -79,108 +148,67 @@ pub fn padded(mut module: Vec<u8>, bytes: usize) -> Vec<u8> {
     module
 }
 
-#[track_caller]
-fn read(kind: &str, name: &str) -> Vec<u8> {
-    let folder = folder().unwrap_or_else(|error| panic!("no guests: {error:#}"));
-    let path = folder.join(kind).join(name).with_extension("wasm");
-    fs::read(&path).unwrap_or_else(|error| panic!("read guest {}: {error}", path.display()))
+/// The guests of one toolchain.
+struct Set {
+    /// Names the entry in the cache.
+    name: &'static str,
+    /// Folders beneath `tests/guests`: what is built, and what that includes.
+    sources: &'static [&'static str],
+    /// What else the result depends on: the toolchain's version, and how it is called.
+    tools: fn() -> Result<Vec<u8>>,
+    /// Makes sure that the toolchain is there. Not within `build`, for it may make an entry of the cache as well.
+    install: fn() -> Result<()>,
+    /// Builds `NAME.wasm` of each source into an empty folder.
+    build: fn(&Path) -> Result<()>,
+    built: OnceLock<Result<PathBuf, String>>,
 }
 
-/// The folder with all of them, built when sources or compiler have changed.
-///
-/// # Errors
-/// When a compiler is missing and can't be installed, or fails.
-pub fn folder() -> Result<PathBuf> {
-    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let build = || cache::entry("guests", &recipe()?, build);
-        build().map_err(|error| format!("{error:#}"))
-    });
-    folder.clone().map_err(|error| anyhow!(error))
-}
+impl Set {
+    #[track_caller]
+    fn read(&self, name: &str) -> Vec<u8> {
+        let folder = self.folder().unwrap_or_else(|error| panic!("no guests of {}: {error:#}", self.name));
+        let path = folder.join(name).with_extension("wasm");
+        fs::read(&path).unwrap_or_else(|error| panic!("read guest {}: {error}", path.display()))
+    }
 
-/// Every source file with its name, and rustc's version, whose standard library is in the guests.
-fn recipe() -> Result<Vec<u8>> {
-    let mut recipe = run(Command::new("rustc").arg("-vV"))?.into_bytes();
-    let mut folders = vec![PathBuf::from(SOURCES)];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for path in list(&folder)? {
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
+    fn folder(&self) -> Result<PathBuf> {
+        let folder = self.built.get_or_init(|| self.make().map_err(|error| format!("{error:#}")));
+        folder.clone().map_err(|error| anyhow!(error))
+    }
+
+    fn make(&self) -> Result<PathBuf> {
+        (self.install)()?;
+        let mut recipe = (self.tools)()?;
+        for folder in self.sources {
+            append_files(&Path::new(SOURCES).join(folder), &mut recipe)?;
         }
+        cache::entry(&format!("guests-{}", self.name), &recipe, |folder| {
+            eprintln!("testbed: building the guests of {} (once)", self.name);
+            (self.build)(folder)
+        })
     }
-    files.sort();
-    for file in files {
-        recipe.extend(file.strip_prefix(SOURCES).unwrap_or(&file).as_os_str().as_encoded_bytes());
-        recipe.extend(fs::read(&file).with_context(|| format!("read {}", file.display()))?);
-    }
-    Ok(recipe)
 }
 
-fn build(folder: &Path) -> Result<()> {
-    eprintln!("testbed: building the guests (half a minute, once)");
-    build_wat(&folder.join("wat"))?;
-    build_rust(folder)?;
-    build_c(&folder.join("c"))
-}
-
-fn build_wat(folder: &Path) -> Result<()> {
-    fs::create_dir(folder).with_context(|| format!("create {}", folder.display()))?;
-    for source in list(&Path::new(SOURCES).join("wat"))? {
-        let module = wat::parse_file(&source).with_context(|| format!("assemble {}", source.display()))?;
-        let path = named_after(&source, folder)?;
-        fs::write(&path, module).with_context(|| format!("write {}", path.display()))?;
+/// Every file in a folder of sources, and its name.
+fn append_files(folder: &Path, recipe: &mut Vec<u8>) -> Result<()> {
+    let mut paths = list(folder)?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            append_files(&path, recipe)?;
+        } else {
+            recipe.extend(path.strip_prefix(SOURCES).unwrap_or(&path).as_os_str().as_encoded_bytes());
+            recipe.extend(fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+        }
     }
     Ok(())
 }
 
-fn build_rust(folder: &Path) -> Result<()> {
-    let sysroot = run(Command::new("rustc").args(["--print", "sysroot"]))?;
-    let libraries = Path::new(sysroot.trim()).join("lib/rustlib");
-    if TARGETS.iter().any(|target| !libraries.join(target).exists()) {
-        run(Command::new("rustup").args(["target", "add"]).args(TARGETS))
-            .context("the guests need Rust's targets wasm32-wasip1 and wasm32-wasip2")?;
-    }
-    let target_folder = folder.join("cargo");
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--release", "--locked", "--offline"]);
-    cargo.arg("--manifest-path").arg(Path::new(SOURCES).join("rust/Cargo.toml"));
-    cargo.arg("--target-dir").arg(&target_folder);
-    cargo.args(TARGETS.iter().flat_map(|target| ["--target", target]));
-    // Settings for the host's programs, such as the linker, are not for these.
-    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_BUILD_RUSTFLAGS");
-    run(&mut cargo)?;
-
-    for target in TARGETS {
-        let built = target_folder.join(target).join("release");
-        let modules = list(&built)?.into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "wasm"));
-        fs::create_dir(folder.join(target)).with_context(|| format!("create the folder for {target}"))?;
-        for module in modules {
-            let path = named_after(&module, &folder.join(target))?;
-            fs::rename(&module, &path).with_context(|| format!("move {}", module.display()))?;
-        }
-    }
-    fs::remove_dir_all(&target_folder).with_context(|| format!("remove {}", target_folder.display()))
-}
-
-fn build_c(folder: &Path) -> Result<()> {
-    prerequisites::need(&[
-        Tool::program("clang", "clang"),
-        Tool::program("wasm-ld", "lld"),
-        Tool::file("/usr/lib/wasm32-wasi/libc.a".as_ref(), "wasi-libc"),
-    ])?;
-    // Its package is named after clang's version.
-    let runtime = run(Command::new("clang").args([CLANG_TARGET, "-print-libgcc-file-name"]))?;
-    let version = run(Command::new("clang").arg("-dumpversion"))?;
-    let major = version.split('.').next().unwrap_or_default().trim();
-    prerequisites::need(&[Tool::file(runtime.trim().as_ref(), &format!("libclang-rt-{major}-dev-wasm32"))])?;
-
-    fs::create_dir(folder).with_context(|| format!("create {}", folder.display()))?;
-    for source in list(&Path::new(SOURCES).join("c"))? {
-        let module = named_after(&source, folder)?;
-        run(Command::new("clang").args([CLANG_TARGET, "-O2", "-Wall", "-Werror", "-o"]).arg(module).arg(source))?;
-    }
-    Ok(())
+/// The sources of `tests/guests/FOLDER` with this extension.
+fn sources(folder: &str, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut paths = list(&Path::new(SOURCES).join(folder))?;
+    paths.retain(|path| path.extension().is_some_and(|of| of == extension));
+    Ok(paths)
 }
 
 /// `folder/NAME.wasm` for the source `.../NAME.xyz`.
@@ -198,6 +226,11 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("run {program}"))?;
-    ensure!(output.status.success(), "{program} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{program} failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -133,6 +133,12 @@ impl Image {
         self
     }
 
+    /// The same under another name of `docker.io/library`.
+    pub fn renamed(mut self, name: &str) -> Image {
+        self.name = format!("docker.io/library/{name}:latest");
+        self
+    }
+
     /// The reference it was given.
     pub fn name(&self) -> &str {
         &self.name

@@ -30,6 +30,14 @@ pub(crate) fn need_root() -> Result<()> {
     Ok(())
 }
 
+/// Sees to it that a program is there, by installing the Debian package that brings it.
+///
+/// # Errors
+/// When it is missing and can't be installed.
+pub fn need_program(name: &str, package: &str) -> Result<()> {
+    need(&[Tool::program(name, package)])
+}
+
 /// Installs the packages of the tools that are missing.
 pub(crate) fn need(tools: &[Tool]) -> Result<()> {
     let missing: Vec<&Tool> = tools.iter().filter(|tool| !tool.found).collect();

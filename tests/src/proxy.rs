@@ -4,7 +4,6 @@
 //! from the next: each gets a connection of its own.
 
 use std::{
-    fs::File,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -17,9 +16,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::sched::{CloneFlags, setns};
 
-use crate::Bed;
+use crate::{Bed, network};
 
 /// What goes wrong. Faults of a blob leave those below 64 KiB alone: manifests and configs get through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +142,7 @@ impl Shared {
 
 /// Takes this thread into the bed's network. Threads that it starts are there as well.
 fn listen(init: u32) -> Result<(TcpListener, SocketAddr)> {
-    let network = File::open(format!("/proc/{init}/ns/net")).context("open the bed's network namespace")?;
-    setns(network, CloneFlags::CLONE_NEWNET).context("enter the bed's network namespace")?;
+    network::enter(init)?;
     let listener = TcpListener::bind("127.0.0.1:0").context("listen in the bed")?;
     listener.set_nonblocking(true).context("make the listener non-blocking")?;
     let address = listener.local_addr().context("address of the listener")?;

@@ -35,7 +35,8 @@ const PACKAGES: &[&str] = &[
 /// The folder with `suite`'s root filesystem; takes a minute the first time.
 pub(crate) fn get(suite: Suite) -> Result<PathBuf> {
     prerequisites::need_root()?;
-    let mut arguments = vec!["--variant=apt".to_owned(), format!("--include={}", PACKAGES.join(","))];
+    let packages = [PACKAGES, suite.packages()].concat();
+    let mut arguments = vec!["--variant=apt".to_owned(), format!("--include={}", packages.join(","))];
     arguments.extend(suite.apt_options().iter().map(|option| format!("--aptopt={option}")));
     arguments.push(suite.name().into());
     cache::entry(suite.name(), arguments.join("\n").as_bytes(), |folder| {

@@ -34,6 +34,15 @@ impl Suite {
         }
     }
 
+    /// Packages that only this suite has in the version that is needed.
+    pub(crate) fn packages(self) -> &'static [&'static str] {
+        match self {
+            // Its libwasmedge0 is too old. Without any, this is the node that lacks the engine's library.
+            Suite::Trixie => &[],
+            Suite::Forky => &["libwasmedge0"],
+        }
+    }
+
     /// containerd's configuration file. `restrict_oom_score_adj` because a container of a machine may
     /// lack CAP_SYS_RESOURCE, without which CRI's sandboxes (-998) can't start.
     pub(crate) fn containerd_config(self) -> &'static str {

@@ -105,7 +105,7 @@ fn network_annotation(suite: Suite) {
     assert!(refused.stdout.starts_with("error: "), "{refused}");
     run("all", &["connect", registry]).ok();
     let unknown = run("nome", &["connect", registry]);
-    assert!(unknown.stderr.contains(r#"run.lighter.network="nome" can't be given"#), "{unknown}");
+    assert!(unknown.stderr.contains(r#"run.lighter.network="nome" is not understood"#), "{unknown}");
 }
 
 fn memory_limit(suite: Suite) {

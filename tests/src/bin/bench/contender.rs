@@ -34,6 +34,9 @@ pub(crate) enum Contender {
     /// Lighter with the first as a layer of its own, not in a root filesystem.
     #[serde(rename = "lighter-layer")]
     LighterLayer,
+    /// Lighter with WAMR for an engine.
+    #[serde(rename = "lighter-wamr")]
+    LighterWamr,
     /// runc with a static program in C that returns at once.
     #[serde(rename = "runc")]
     Runc,
@@ -48,6 +51,7 @@ impl Contender {
             Contender::Lighter => "Lighter",
             Contender::LighterComponent => "Lighter, component",
             Contender::LighterLayer => "Lighter, module as layer",
+            Contender::LighterWamr => "Lighter, WAMR",
             Contender::Runc => "runc, static C",
             Contender::NoOp => "no-op shim",
         }
@@ -59,6 +63,7 @@ impl Contender {
             Contender::Lighter => "lighter",
             Contender::LighterComponent => "component",
             Contender::LighterLayer => "layer",
+            Contender::LighterWamr => "wamr",
             Contender::Runc => "runc",
             Contender::NoOp => "noop",
         }
@@ -67,7 +72,7 @@ impl Contender {
     /// Flags and image for `ctr run`.
     pub(crate) fn arguments(self) -> Vec<String> {
         self.arguments_with(match self {
-            Contender::Lighter | Contender::NoOp => HELLO,
+            Contender::Lighter | Contender::LighterWamr | Contender::NoOp => HELLO,
             Contender::LighterComponent => HELLO_COMPONENT,
             Contender::LighterLayer => HELLO_LAYER,
             Contender::Runc => NATIVE,
@@ -77,27 +82,32 @@ impl Contender {
     /// As [`Contender::arguments`], for a program that does nothing for ever.
     pub(crate) fn idle_arguments(self) -> Vec<String> {
         self.arguments_with(match self {
-            Contender::Lighter | Contender::LighterComponent | Contender::LighterLayer | Contender::NoOp => SLEEPER,
             Contender::Runc => NATIVE_SLEEPER,
+            _ => SLEEPER,
         })
     }
 
     /// What [`Contender::arguments`] make it print.
     pub(crate) fn prints(self) -> &'static str {
         match self {
-            Contender::Lighter | Contender::LighterComponent | Contender::LighterLayer => "hello from wasm\n",
             Contender::Runc | Contender::NoOp => "",
+            _ => "hello from wasm\n",
         }
     }
 
     fn arguments_with(self, image: &str) -> Vec<String> {
         let native = format!("linux/{}", host_architecture());
         let (runtime, platform) = match self {
-            Contender::Lighter | Contender::LighterComponent | Contender::LighterLayer => (RUNTIME, PLATFORM),
             Contender::Runc => ("io.containerd.runc.v2", native.as_str()),
             Contender::NoOp => ("io.containerd.noop.v1", PLATFORM),
+            _ => (RUNTIME, PLATFORM),
         };
-        ["--runtime", runtime, "--platform", platform, image].map(str::to_owned).to_vec()
+        let engine: &[&str] = match self {
+            Contender::LighterWamr => &["--annotation", "run.lighter.engine=wamr"],
+            _ => &[],
+        };
+        let arguments = [&["--runtime", runtime, "--platform", platform], engine, &[image]].concat();
+        arguments.into_iter().map(str::to_owned).collect()
     }
 }
 

@@ -8,6 +8,7 @@ mod client;
 mod cold;
 mod contender;
 mod ctr_run;
+mod http;
 mod large;
 mod machine;
 mod memory;
@@ -17,10 +18,10 @@ mod table;
 mod throughput;
 mod timed;
 
-use std::{ffi::OsString, fs, path::PathBuf, str::FromStr};
+use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use lighter_tests::{Bed, Suite};
 
@@ -33,16 +34,18 @@ use crate::{
 ///
 /// Starts real daemons in namespaces of their own (see tests/README.md), measures in turns, and prints Markdown:
 /// `ctr run` of a hello, tasks per second through containerd's API, what a task's phases take, memory of idle
-/// containers, and the very first start of a small and of a large module, each with its budget and whether that is met.
+/// containers, the very first start of a small and of a large module, and HTTP handlers under load, each with its budget
+/// and whether that is met.
 #[derive(Parser)]
 #[command(
     name = "bench",
     version,
     args_conflicts_with_subcommands = true,
     after_help = "Examples (root; built by `cargo build --release -p lighter-tests --bins`):
-  bench                                  all of it on containerd 1.7, some three minutes
+  bench                                  all of it on containerd 1.7, some six minutes
   bench --suite both --json bench.json   on 1.7 and on 2.1, and every sample to a file
-  bench --rounds 3 --tasks 8 --cold 1    only to see whether it works
+  bench --rounds 3 --tasks 8 --cold 1 --http-rounds 1    only to see whether it works
+  bench --only http                      handlers of wasi:http only
 
 Figures of different runs compare by their ratios at most, better not at all. A quiet machine helps; the load is printed."
 )]
@@ -59,6 +62,15 @@ struct Arguments {
     /// Starts with an emptied cache of compiled code
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
     cold: usize,
+    /// Times that each HTTP server is under load, in turns
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
+    http_rounds: usize,
+    /// How many seconds each time
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    http_seconds: u64,
+    /// Only this; may be given several times
+    #[arg(long, value_name = "SECTION")]
+    only: Vec<Section>,
     /// Write all figures and samples there as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -74,6 +86,19 @@ enum Action {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Be an HTTP server without WebAssembly: the limit.
+    #[command(hide = true)]
+    Serve { address: SocketAddr },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    CtrRun,
+    Throughput,
+    Memory,
+    Cold,
+    Large,
+    Http,
 }
 
 #[derive(Clone)]
@@ -93,8 +118,10 @@ fn positive(number: &str) -> Result<usize, String> {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Action::Time { command }) = &arguments.action {
-        return timed::run(command);
+    match &arguments.action {
+        Some(Action::Time { command }) => return timed::run(command),
+        Some(Action::Serve { address }) => return lighter_tests::http::hello(*address),
+        None => {}
     }
     let machine = Machine::of_this()?;
     let suites = arguments.suite.0.iter().map(|suite| measure(*suite, &arguments)).collect::<Result<_>>()?;
@@ -114,17 +141,24 @@ fn measure(suite: Suite, arguments: &Arguments) -> Result<SuiteReport> {
     timed::install(&bed)?;
     contender::install(&bed)?;
     let versions = machine::Versions::of(&bed)?;
+    let wanted = |section| arguments.only.is_empty() || arguments.only.contains(&section);
+    let round = Duration::from_secs(arguments.http_seconds);
     let report = SuiteReport {
         suite: suite.name(),
         versions,
-        ctr_run: ctr_run::measure(&bed, arguments.rounds, &progress)?,
-        throughput: throughput::measure(&bed, arguments.tasks, &progress)?,
-        memory: memory::measure(&bed, &progress)?,
-        cold: cold::measure(&bed, arguments.cold, &progress)?,
-        large: large::measure(&bed, arguments.cold, &progress)?,
+        ctr_run: when(wanted(Section::CtrRun), || ctr_run::measure(&bed, arguments.rounds, &progress))?,
+        throughput: when(wanted(Section::Throughput), || throughput::measure(&bed, arguments.tasks, &progress))?,
+        memory: when(wanted(Section::Memory), || memory::measure(&bed, &progress))?,
+        cold: when(wanted(Section::Cold), || cold::measure(&bed, arguments.cold, &progress))?,
+        large: when(wanted(Section::Large), || large::measure(&bed, arguments.cold, &progress))?,
+        http: when(wanted(Section::Http), || http::measure(&bed, arguments.http_rounds, round, &progress))?,
     };
     progress.finish_and_clear();
     Ok(report)
+}
+
+fn when<T>(wanted: bool, measure: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    wanted.then(measure).transpose()
 }
 
 /// On stderr, where that is a terminal; else nothing.

@@ -8,15 +8,14 @@ use lighter_tests::Bed;
 use serde::Serialize;
 
 use crate::{
-    budget::{self, Bound, Verdict},
+    budget::{Bound, Verdict},
     contender::Contender,
     table::Table,
 };
 
-const CONTENDERS: [Contender; 2] = [Contender::Lighter, Contender::Runc];
-
-/// Containers at once, each with its own daemon.
-const COUNTS: [usize; 2] = [1, 10];
+/// Each with the numbers of containers at once, every one of which has its own daemon.
+const CONTENDERS: [(Contender, &[usize]); 3] =
+    [(Contender::Lighter, &[1, 10, 50]), (Contender::LighterWamr, &[1, 10, 50]), (Contender::Runc, &[1, 10])];
 
 /// Until what was freed at the start is given back.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -24,7 +23,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 #[derive(Debug, Serialize)]
 pub(crate) struct Memory {
     figures: Vec<Figure>,
-    verdicts: Vec<Verdict>,
+    /// Each for Lighter with so many containers.
+    verdicts: Vec<(usize, Verdict)>,
 }
 
 /// Proportional set size for each container, in kB of 1024 bytes. Source: smaps_rollup in proc_pid_smaps(5).
@@ -40,12 +40,12 @@ struct Figure {
 pub(crate) fn measure(bed: &Bed, progress: &ProgressBar) -> Result<Memory> {
     progress.reset();
     progress.set_message("memory");
-    progress.set_length((CONTENDERS.len() * COUNTS.len()) as u64);
+    progress.set_length(CONTENDERS.iter().map(|(_, counts)| counts.len() as u64).sum());
     let mut figures = Vec::new();
-    for contender in CONTENDERS {
+    for (contender, counts) in CONTENDERS {
         let mut inits = Vec::new();
-        for containers in COUNTS {
-            for number in inits.len()..containers {
+        for containers in counts {
+            for number in inits.len()..*containers {
                 inits.push(start(bed, contender, number)?);
             }
             thread::sleep(SETTLE);
@@ -119,8 +119,8 @@ impl Memory {
             figures.iter().find(ours).map_or(f64::NAN, |figure| figure.both() as f64 / 1024.0)
         };
         let verdicts = vec![
-            Verdict::new("MiB each at 1", Bound::AtMost(6.0), lighter(1)),
-            Verdict::new("MiB each at 10", Bound::AtMost(3.5), lighter(10)),
+            (1, Verdict::new("MiB each at 1", Bound::AtMost(6.0), lighter(1))),
+            (10, Verdict::new("MiB each at 10", Bound::AtMost(3.5), lighter(10))),
         ];
         Memory { figures, verdicts }
     }
@@ -129,15 +129,15 @@ impl Memory {
         let titles = ["PSS of idle containers, kB each", "containers", "daemon", "init", "both", "budget"];
         let mut table = Table::new(&titles);
         for figure in &self.figures {
-            let verdict = COUNTS.iter().position(|count| *count == figure.containers);
-            let verdict = verdict.filter(|_| figure.contender == Contender::Lighter);
+            let ours = figure.contender == Contender::Lighter;
+            let verdict = self.verdicts.iter().find(|(count, _)| ours && *count == figure.containers);
             table.row([
                 figure.contender.name().to_owned(),
                 figure.containers.to_string(),
                 figure.daemon.to_string(),
                 figure.init.to_string(),
                 figure.both().to_string(),
-                verdict.map_or(String::new(), |at| budget::cell(&self.verdicts[at..=at])),
+                verdict.map_or(String::new(), |(_, verdict)| verdict.to_string()),
             ]);
         }
         table

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use lighter_tests::{Bed, Parts, Suite, guests};
+use lighter_tests::{Bed, Parts, Suite, guests, wasmedge};
 
 /// Real containerd and Docker in namespaces of their own, to test Lighter in.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Action {
     },
     /// Run a guest built from source with ctr and with docker, and show each command with its output.
     Demo,
+    /// Unpack what the WasmEdge engine is built with, and print the variables that name it.
+    WasmedgeSdk,
     /// Make a bed, hold it until standard input ends, and remove it.
     #[command(hide = true)]
     Hold(Parts),
@@ -51,6 +53,10 @@ fn main() -> Result<ExitCode> {
         Action::Setup => setup()?,
         Action::Shell { suite } => return shell(suite),
         Action::Demo => demo::run()?,
+        Action::WasmedgeSdk => {
+            let sdk = wasmedge::sdk()?;
+            println!("WASMEDGE_INCLUDE_DIR={} WASMEDGE_LIB_DIR={}", sdk.include.display(), sdk.lib.display());
+        }
         Action::Hold(parts) => lighter_tests::hold(&parts)?,
         Action::Init(parts) => lighter_tests::init(&parts)?,
         Action::Exec { init, command } => return exit_code(lighter_tests::enter(init, &command)?),
@@ -66,7 +72,7 @@ fn setup() -> Result<()> {
             bed.sh("containerd --version; dockerd --version").try_run()?.stdout.replace('\n', "; ")
         );
     }
-    println!("guests: {}; {}", guests::folder()?.display(), guests::big().display());
+    guests::folders()?.iter().for_each(|folder| println!("guests: {}", folder.display()));
     Ok(())
 }
 

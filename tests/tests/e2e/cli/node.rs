@@ -14,6 +14,8 @@ on_every_suite! {
     compiled_ahead_of_the_first_start,
     a_damaged_entry_is_found,
     the_cache_is_bounded,
+    engines_are_listed_and_judged,
+    the_nodes_configuration_holds_for_the_command_line,
 }
 
 /// Where containers' code is.
@@ -75,6 +77,16 @@ fn doctor_finds_what_is_wrong(suite: Suite) {
             "mkdir -p /var/lib/lighter/cache; chmod 0777 /var/lib/lighter/cache",
             "chmod 0700 /var/lib/lighter/cache",
             CACHE,
+        ),
+        (
+            "mkdir -p /etc/lighter; echo 'engin = \"wamr\"' >/etc/lighter/config.toml",
+            "rm -r /etc/lighter",
+            "/etc/lighter/config.toml: there is no setting \"engin\"",
+        ),
+        (
+            "mkdir -p /etc/lighter; echo 'engine = \"wamrr\"' >/etc/lighter/config.toml",
+            "rm -r /etc/lighter",
+            "\"wamrr\", which there is not",
         ),
     ];
     for (breaks, mends, says) in table {
@@ -156,4 +168,52 @@ fn the_cache_is_bounded(suite: Suite) {
     lighter.run(&["cache", "gc", "--max-size", "1KiB"]).ok();
     assert_eq!(entries(&bed), Vec::<String>::new());
     lighter.run(&["run", "hello.wasm"]).ok();
+}
+
+fn engines_are_listed_and_judged(suite: Suite) {
+    let bed = Bed::get(suite);
+    let lighter = Lighter::new(bed);
+    let listed = lighter.json(&["engines"]);
+    let listed = listed["engines"].as_array().expect("engines");
+    let named =
+        |name: &str| listed.iter().find(|engine| engine["name"] == name).unwrap_or_else(|| panic!("{listed:?}"));
+    assert_eq!(named("wasmtime")["default_by"], "default");
+    assert_eq!(named("wasmtime")["compiler"], "lighter-compile");
+    assert_eq!(named("wasmtime")["runs"], serde_json::json!(["modules", "components"]));
+    assert_eq!(named("wamr")["runs"], serde_json::json!(["modules"]));
+    assert!(named("wamr")["compiler"].is_null(), "{listed:?}");
+    let text = lighter.run(&["engines"]).ok().stdout;
+    assert!(text.starts_with("wasmtime ") && text.contains("(default)") && text.contains("interpreted"), "{text}");
+
+    let judge = |bytes: Vec<u8>| {
+        let judged = lighter.cmd(&["--json", "engines", "--for", "-"]).stdin(bytes).run();
+        let verdict: Value = serde_json::from_str(&judged.stdout).unwrap_or_else(|error| panic!("{error}\n{judged}"));
+        let runs = |name: &str| {
+            let engines = verdict["engines"].as_array().expect("engines");
+            engines.iter().find(|engine| engine["name"] == name).expect("an engine")["runs"] == true
+        };
+        (judged.status, runs("wasmtime"), runs("wamr"))
+    };
+    assert_eq!(judge(guests::p1("hello")), (0, true, true));
+    assert_eq!(judge(guests::p2("hello")), (0, true, false));
+    let unknown = wat::parse_str(r#"(module (import "my" "import" (func)) (func (export "_start")))"#);
+    assert_eq!(judge(unknown.expect("a module")), (1, false, false));
+    lighter.write("text.wat", "(module)");
+    assert_refused(lighter.run(&["engines", "--for", "text.wat"]), &["text.wat", "text"]);
+}
+
+fn the_nodes_configuration_holds_for_the_command_line(suite: Suite) {
+    let bed = Bed::fresh(suite);
+    let lighter = Lighter::new(&bed);
+    lighter.write("hello.wasm", guests::p2("hello"));
+    lighter.sh("mkdir -p /etc/lighter; echo 'engine = \"wamr\"' >/etc/lighter/config.toml").run().ok();
+    let listed = lighter.json(&["engines"]);
+    let wamr = listed["engines"].as_array().and_then(|engines| engines.iter().find(|engine| engine["name"] == "wamr"));
+    assert_eq!(wamr.expect("WAMR")["default_by"], "the configuration /etc/lighter/config.toml");
+    let refused = lighter.run(&["run", "hello.wasm"]).expect(125);
+    assert!(refused.stderr.contains("wamr can't run this component"), "{refused}");
+    assert!(refused.stderr.contains("wasmtime can run it"), "{refused}");
+    lighter.run(&["run", "--engine", "wasmtime", "hello.wasm"]).ok();
+    assert_refused(lighter.run(&["compile", "hello.wasm"]), &["interprets modules", "nothing to compile"]);
+    assert_eq!(doctor(&lighter).0, 0);
 }

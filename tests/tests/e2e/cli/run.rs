@@ -224,12 +224,23 @@ fn what_can_not_start(suite: Suite) {
         assert!(refused.stderr.lines().any(|line| line.starts_with("lighter: ")), "{refused}");
     }
     lighter.write("hello.wasm", guests::p1("hello"));
-    for engine in ["wamr", "no-such-engine"] {
-        let refused = lighter.run(&["run", "--engine", engine, "hello.wasm"]);
+    let refused = |flags: &[&str], says: &str| {
+        let refused = lighter.run(&[&["run"], flags, &["hello.wasm"]].concat());
         assert!(refused.status == 125 || refused.status == 2, "{refused}");
-        assert!(refused.stderr.contains(engine), "{refused}");
+        assert!(refused.stderr.contains(says), "{refused}");
+    };
+    refused(&["--engine", "no-such-engine"], "\"no-such-engine\", which there is not; use wasmtime, wasmedge or wamr");
+    refused(&["--annotation", "run.lighter.engine=wamrr"], "\"wamrr\"");
+    refused(&["--annotation", "run.lighter.netwrok=none"], "did you mean run.lighter.network?");
+    refused(&["--annotation", "network=none"], "does not start with run.lighter.");
+    refused(&["--annotation", "run.lighter.http.reuse=often"], "run.lighter.http.reuse=\"often\"");
+    for flags in [["--engine", "wasmtime"], ["--engine", "wamr"], ["--annotation", "run.lighter.engine=wamr"]] {
+        assert_eq!(
+            lighter.run(&["run", flags[0], flags[1], "hello.wasm"]).ok().stdout,
+            "hello from wasm\n",
+            "{flags:?}"
+        );
     }
-    lighter.run(&["run", "--engine", "wasmtime", "hello.wasm"]).ok();
     lighter.run(&["run"]).expect(2);
 }
 

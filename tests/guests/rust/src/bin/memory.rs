@@ -1,10 +1,10 @@
-//! Grows its memory by a MiB at a time, and writes to each page, until that fails or 2 GiB are reached.
+//! Grows its memory by a MiB at a time, and writes to each page, until that fails or 4 GiB are reached, which is all that 32 bits address.
 
 use std::arch::wasm32::{memory_grow, memory_size};
 
 const PAGE: usize = 64 * 1024;
 const PAGES_A_MIB: usize = 16;
-const ENOUGH_MIB: usize = 2048;
+const ENOUGH_MIB: usize = 4096;
 
 fn main() {
     while memory_size(0) / PAGES_A_MIB < ENOUGH_MIB {
