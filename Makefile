@@ -9,31 +9,39 @@ export LIBSECCOMP_LINK_TYPE := static
 export LIBSECCOMP_LIB_PATH   = $(shell pkg-config --variable=libdir libseccomp 2>/dev/null)
 export LIGHTER_COMMIT       := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 STAGE   := $(CACHE)/stage
-BINARIES := resident/containerd-shim-lighter-v1 resident/lighter-wasmtime release/lighter-compile release/lighter-fetch release/lighter
+ENGINES := wasmtime wamr native
+BINARIES := $(addprefix resident/,containerd-shim-lighter-v1 $(ENGINES:%=lighter-%)) $(addprefix release/,lighter-compile lighter-fetch lighter)
+WASMEDGE := lighter-wasmedge lighter-compile-wasmedge
 
-.PHONY: help build install install-stage packages test demo bench fuzz lint testbed clean
+.PHONY: help build wasmedge install install-stage packages test demo bench fuzz lint testbed clean
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Several calls: in one, cargo would unite the features of all, and the runner would carry a compiler.
-build: ## Build shim, runner, compiler, fetcher and the CLI
+build: ## Build shim, runners, compiler, fetcher and the CLI
 	cargo build --profile resident --locked -p lighter-shim
-	cargo build --profile resident --locked -p lighter-wasmtime
+	set -e; for engine in $(ENGINES); do cargo build --profile resident --locked -p lighter-$$engine; done
 	cargo build --release --locked -p lighter-compile
 	cargo build --release --locked -p lighter-fetch -p lighter
+
+# A workspace of its own: it links a library that few have. Its headers come from the package of the release that fits.
+wasmedge: packages ## Build the runner on WasmEdge as well; `make install` takes it along
+	sdk=$$(cargo run --locked -q -p lighter-tests --bin testbed -- wasmedge-sdk) && \
+	  cd runtimes/wasmedge && env $$sdk cargo build --release --locked
 
 install: build ## Install to DESTDIR and PREFIX (/usr/local): binaries, and the runtimes' names
 	install -d $(DESTDIR)$(PREFIX)/bin
 	cd $(CARGO_TARGET_DIR) && install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
-	ln -sf containerd-shim-lighter-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-wasmtime-v1
+	cd $(CARGO_TARGET_DIR)/release && for file in $(WASMEDGE); do [ ! -e $$file ] || install -m 0755 $$file $(DESTDIR)$(PREFIX)/bin; done
+	for name in wasmtime wasmedge wamr; do ln -sf containerd-shim-lighter-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-$$name-v1; done
 
 # Debian's packages that the build needs; the testbed installs its own.
-PACKAGES := gcc libc6-dev libseccomp-dev make pkg-config protobuf-compiler
+PACKAGES := cmake gcc libc6-dev libclang-dev libseccomp-dev libsimde-dev make pkg-config protobuf-compiler
 packages:
 	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq --no-install-recommends $(PACKAGES); } \
 	  || { echo "make: this needs root, or first: apt-get install $(PACKAGES)" >&2; exit 1; }
 
-install-stage: packages
+install-stage: packages wasmedge
 	@$(MAKE) --no-print-directory install DESTDIR=$(STAGE)
 
 # What `cargo test` needs is installed by the testbed, which says so.
