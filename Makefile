@@ -9,8 +9,9 @@ export LIBSECCOMP_LINK_TYPE := static
 export LIBSECCOMP_LIB_PATH   = $(shell pkg-config --variable=libdir libseccomp 2>/dev/null)
 export LIGHTER_COMMIT       := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 STAGE   := $(CACHE)/stage
-ENGINES := wasmtime wamr native
-BINARIES := $(addprefix resident/,containerd-shim-lighter-v1 $(ENGINES:%=lighter-%)) $(addprefix release/,lighter-compile lighter-fetch lighter)
+RESIDENT := lighter-wamr lighter-native
+BINARIES := $(addprefix resident/,containerd-shim-lighter-v1 $(RESIDENT)) serving/lighter-wasmtime \
+  $(addprefix release/,lighter-compile lighter-fetch lighter)
 WASMEDGE := lighter-wasmedge lighter-compile-wasmedge
 
 .PHONY: help build wasmedge install install-stage packages test demo bench fuzz lint testbed clean
@@ -20,7 +21,8 @@ help: ## What can be made
 # Several calls: in one, cargo would unite the features of all, and the runner would carry a compiler.
 build: ## Build shim, runners, compiler, fetcher and the CLI
 	cargo build --profile resident --locked -p lighter-shim
-	set -e; for engine in $(ENGINES); do cargo build --profile resident --locked -p lighter-$$engine; done
+	set -e; for runner in $(RESIDENT); do cargo build --profile resident --locked -p $$runner; done
+	cargo build --profile serving --locked -p lighter-wasmtime
 	cargo build --release --locked -p lighter-compile
 	cargo build --release --locked -p lighter-fetch -p lighter
 

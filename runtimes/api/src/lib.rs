@@ -50,6 +50,11 @@ pub trait Backend: 'static {
         guest.grants.network.clone()
     }
 
+    /// What there is to tell of how it will run, for the log; a line each.
+    fn notes(&self, _loaded: &Self::Loaded) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Runs the guest to its end, in the sealed init.
     ///
     /// `ready` must be called once, when all that is left is to execute the guest.

@@ -64,16 +64,20 @@ fn sealed<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream
     make_working_directory(&plan)?;
 
     let before = open_descriptors()?;
-    let Compiled { loaded, notes, background } = compile::load(&backend, &plan, module)?;
+    let Compiled { loaded, mut notes, background } = compile::load(&backend, &plan, module)?;
     // What the engine holds on to: the file that its code and memory images are mapped from.
-    let mut keep: BTreeSet<RawFd> = open_descriptors()?.difference(&before).map(|(fd, _)| *fd).collect();
+    let after = open_descriptors()?;
+    let held: Vec<&(RawFd, PathBuf)> = after.difference(&before).collect();
+    let page_maps = held.iter().filter(|(_, target)| target.ends_with("pagemap")).map(|(fd, _)| *fd).collect();
+    let mut keep: BTreeSet<RawFd> = held.iter().map(|(fd, _)| *fd).collect();
     keep.extend([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO, status.as_raw_fd()]);
 
     if plan.user_namespace {
         user_namespace::enter()?;
     }
+    notes.extend(backend.notes(&loaded));
     let sockets = backend.sockets(&loaded, &plan.guest);
-    let seal = Seal::new(keep, plan.seccomp.clone(), plan.apparmor.clone(), &sockets)?;
+    let seal = Seal::new(keep, plan.seccomp.clone(), plan.apparmor.clone(), &sockets)?.with_page_maps(page_maps);
     let init = Init::new(backend, loaded, plan.guest.clone(), seal, status, plan.tethered);
     Ok(Status::Created { pid: build(&plan, init, stdio)?, notes, background })
 }

@@ -14,6 +14,7 @@ use std::{
 use lighter_oci::{ANNOTATION_PREFIX, Plan, listed};
 use lighter_runtime_api::Error as EngineError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde::Deserialize;
 
 use crate::{Error, layer};
@@ -22,7 +23,9 @@ use crate::{Error, layer};
 const PROGRAM: &str = "lighter";
 /// Nobody waits longer for advice.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes that it may have.
+/// Bytes of address space that it may have.
+const MEMORY: u64 = 2 << 30;
+/// Bytes that it may answer.
 const MOST: u64 = 64 << 10;
 
 /// What `lighter engines --for` prints.
@@ -77,7 +80,8 @@ fn others(engine: &str) -> Option<Vec<String>> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let answer = answer(&mut child, Instant::now() + PATIENCE);
+    let bounded = bound(&child);
+    let answer = bounded.ok().and_then(|()| answer(&mut child, Instant::now() + PATIENCE));
     // One that has ended needs no signal.
     let _ = child.kill();
     let _ = child.wait();
@@ -90,6 +94,13 @@ fn others(engine: &str) -> Option<Vec<String>> {
             .map(|other| other.name)
             .collect(),
     )
+}
+
+/// The module that it reads is a stranger's.
+fn bound(child: &Child) -> io::Result<()> {
+    let limit = Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) };
+    prlimit(Some(Pid::from_child(child)), Resource::As, limit)?;
+    Ok(())
 }
 
 /// What a program prints until its end.

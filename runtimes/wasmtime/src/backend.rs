@@ -90,6 +90,16 @@ impl Backend for Wasmtime {
         }
     }
 
+    fn notes(&self, loaded: &Loaded) -> Vec<String> {
+        let experimental = match loaded {
+            Loaded::Module(_) => false,
+            Loaded::Component(component) => component.is_third(),
+            Loaded::Handler(handler) => handler.is_third(),
+        };
+        let note = || format!("WASI 0.3 is experimental in Wasmtime {}", lighter_wasmtime_engine::WASMTIME_VERSION);
+        experimental.then(note).into_iter().collect()
+    }
+
     fn run(&self, loaded: Loaded, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
         // Current-thread: a command is one guest, and threads that wait for nothing cost memory in every container.
         let mut event_loop = tokio::runtime::Builder::new_current_thread();

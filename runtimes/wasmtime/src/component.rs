@@ -56,6 +56,11 @@ impl LoadedComponent {
         Ok(Self { command: command.map_err(link)?, prepared })
     }
 
+    /// Whether it is for WASI 0.3.
+    pub(crate) fn is_third(&self) -> bool {
+        matches!(self.command, Command::P3(_))
+    }
+
     pub(crate) async fn run(self, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
         let world = World::open(self.prepared, guest, Role::Command)?;
         let ran = match self.command {

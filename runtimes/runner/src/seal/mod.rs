@@ -29,6 +29,8 @@ pub struct Seal {
     /// The host's `/proc`, opened before the fork: the sandbox's own goes in the first step.
     proc: File,
     keep: BTreeSet<RawFd>,
+    /// Those of `keep` that show the memory of the process that opened them.
+    page_maps: Vec<RawFd>,
     profile: Option<LinuxSeccomp>,
     apparmor: Option<String>,
     allowed: Allowed,
@@ -53,7 +55,15 @@ impl Seal {
                 why: "SCMP_ACT_NOTIFY is not supported for WebAssembly guests; use a profile without it".to_owned(),
             });
         }
-        Ok(Self { proc, keep, profile, apparmor, allowed: Allowed::guest(network) })
+        Ok(Self { proc, keep, page_maps: Vec::new(), profile, apparmor, allowed: Allowed::guest(network) })
+    }
+
+    /// Descriptors of `/proc/self/pagemap` that an engine opened before the fork: they are to show the memory of who is
+    /// sealed. Wasmtime does so itself where a process forks by way of the C library, which libcontainer doesn't.
+    #[must_use]
+    pub fn with_page_maps(mut self, descriptors: Vec<RawFd>) -> Self {
+        self.page_maps = descriptors;
+        self
     }
 
     /// The pages of this program's file, which can't be found out any more once the seal is applied.
@@ -71,6 +81,9 @@ impl Seal {
     /// # Errors
     /// A step failed; the guest must not run.
     pub fn apply(self) -> Result<(), Error> {
+        for &page_map in &self.page_maps {
+            replace_page_map(&self.proc, page_map).map_err(failed("open page map"))?;
+        }
         mounts::lock_down(&self.proc)?;
         if let Some(profile) = &self.apparmor {
             privileges::enter_apparmor(&self.proc, profile)?;
@@ -105,6 +118,17 @@ pub fn compute_with_files(bytes: u64) -> Result<(), Error> {
     scratch::enter(bytes)?;
     privileges::drop_all()?;
     Allowed::compute_with_files().load()
+}
+
+/// Puts this process's page map in the place of its parent's.
+#[allow(unsafe_code)]
+fn replace_page_map(proc: &File, page_map: RawFd) -> io::Result<()> {
+    let own = open_in_proc(proc, "self/pagemap", nix::fcntl::OFlag::O_RDONLY)?;
+    // SAFETY: both are open, and whoever owns the second one goes on using its number for what it was opened for.
+    match unsafe { libc::dup3(own.as_raw_fd(), page_map, libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Closes every descriptor that is not in `keep`.

@@ -91,6 +91,9 @@ const FILES: &[&str] = &[
     "stat",
     "statx",
     "symlinkat",
+    "timerfd_create",
+    "timerfd_gettime",
+    "timerfd_settime",
     "unlinkat",
     "utimensat",
 ];
@@ -114,6 +117,9 @@ const LISTEN: &[&str] = &[
 
 /// What internet sockets take beyond [`LISTEN`].
 const CONNECT: &[&str] = &["connect", "recvmmsg", "recvmsg", "sendmmsg", "sendmsg", "sendto"];
+
+/// Which pages of its own memory a process has written to. Source: PAGEMAP_SCAN(2const), linux/fs.h; libc lacks it.
+const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610;
 
 /// A list of system calls, and the rules for those that depend on their arguments.
 #[derive(Clone, Debug)]
@@ -215,7 +221,7 @@ impl Allowed {
             ("tgkill", equal(0, -1, std::process::id().cast_signed())),
         ];
         if self.files {
-            for request in [libc::FIONREAD, libc::FIONBIO, libc::TCGETS, libc::TIOCGWINSZ] {
+            for request in [libc::FIONREAD, libc::FIONBIO, libc::TCGETS, libc::TIOCGWINSZ, PAGEMAP_SCAN] {
                 let compare = ScmpArgCompare::new(1, ScmpCompareOp::MaskedEqual(u64::from(u32::MAX)), request);
                 rules.push(("ioctl", vec![compare]));
             }

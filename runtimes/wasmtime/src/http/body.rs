@@ -93,7 +93,7 @@ impl Download {
     /// The server's own.
     pub(super) fn text(status: StatusCode, text: &'static str, mut record: Record) -> Self {
         record.code = status.as_u16();
-        Self { content: Content::Text(Some(Bytes::from_static(text.as_bytes()))), record }
+        Self { content: Content::Text((!text.is_empty()).then(|| Bytes::from_static(text.as_bytes()))), record }
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod body;
 mod call;
+mod ends;
 mod instances;
 mod metrics;
 mod pool;
@@ -52,6 +53,11 @@ impl Handler {
         let prepared = Prepared::new(&component);
         let entry = Entry::new(prepared.linker(&engine)?.instantiate_pre(&component))?;
         Ok(Self { engine, entry, prepared, pool })
+    }
+
+    /// Whether it is for WASI 0.3.
+    pub(crate) fn is_third(&self) -> bool {
+        matches!(self.entry, Entry::Async(_))
     }
 
     /// Serves until SIGTERM or SIGINT, in the sealed init.

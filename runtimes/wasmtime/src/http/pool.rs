@@ -1,7 +1,7 @@
 //! How many instances there may be at once, and how much address space each may take.
 
 use lighter_runtime_api::Guest;
-use wasmtime::{PoolingAllocationConfig, ResourcesRequired};
+use wasmtime::{Enabled, PoolingAllocationConfig, ResourcesRequired};
 
 /// Bytes of a page of linear memory. Source: WebAssembly core spec §4.2.8.
 const PAGE: u64 = 64 << 10;
@@ -19,12 +19,11 @@ const MODULES: u32 = 64;
 const TABLE: u64 = 20_000;
 /// Calls of an instance that may be under way at once, each with a stack: more than one where a component is async.
 const CALLS: u32 = 4;
-/// Bytes at the start of a linear memory that are written over for the next instance: for a small guest, all that it wrote.
-/// What is beyond goes back to the kernel, which costs a system call and a fault for each page.
-const KEEP: usize = 128 << 10;
+/// Bytes of a linear memory that are written over for the next instance: for a small guest, all that it wrote. What is
+/// beyond goes back to the kernel, which costs a system call, a fault for each page, and other threads an interrupt.
+const KEEP: usize = 512 << 10;
 /// The same for tables.
 const KEEP_TABLE: usize = 16 << 10;
-
 /// Connections where memory sets no bound.
 const CONNECTIONS: u64 = 16_384;
 /// Bytes that a connection may take: buffers of the server's and of the kernel's.
@@ -82,9 +81,11 @@ impl Pool {
             .total_gc_heaps(self.instances)
             .max_memory_size(self.memory)
             .table_elements(self.elements)
-            .max_unused_warm_slots(0)
-            .linear_memory_keep_resident(KEEP)
-            .table_keep_resident(KEEP_TABLE);
+            .max_unused_warm_slots(0);
+        // The kernel says what was written since Linux 6.7. Without it, all would have to be written over.
+        if PoolingAllocationConfig::is_pagemap_scan_available() {
+            config.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(KEEP).table_keep_resident(KEEP_TABLE);
+        }
         config
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, StatusCode, Version,
+    HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER},
 };
 use http_body_util::Full;
@@ -30,13 +30,13 @@ use lighter_runtime_api::{Error, Http, Ready};
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    signal::unix::{Signal, SignalKind, signal},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     body::{Download, Record},
+    ends::Ends,
     instances::{Failure, Instances},
     metrics::{self, Counted, Metrics},
     progress::Progress,
@@ -54,8 +54,10 @@ const MAX_HEAD: usize = 64 << 10;
 const STREAMS: u32 = 128;
 /// How long connections that are idle stay open when the server ends: a request may be on its way.
 const LAST_CALL: Duration = Duration::from_millis(500);
-/// Between two looks whether all connections are gone.
+/// Between two looks at what can't be waited for.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long the rest of the first four bytes may take.
+const REST: Duration = Duration::from_secs(1);
 /// After a failure to accept, which is for want of descriptors or memory.
 const BREATH: Duration = Duration::from_millis(20);
 /// What a connection begins with in HTTP/2. Source: RFC 9113 §3.4.
@@ -158,13 +160,17 @@ impl Server {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Download> {
         let progress = Progress::new(self.patience);
         let record = Record::new(&self.instances.metrics, progress.clone());
-        let version = request.version();
+        let (version, wants_body) = (request.version(), request.method() != Method::HEAD);
         let mut response = match self.complete(&mut request) {
             Err(text) => own(StatusCode::BAD_REQUEST, text, record),
             Ok(()) => match self.instances.answer(request, &progress).await {
                 Ok(response) => {
                     let status = response.status();
-                    response.map(|body| Download::guest(status, body, record))
+                    // Over HTTP/2 nobody else leaves it out.
+                    response.map(|body| match wants_body {
+                        true => Download::guest(status, body, record),
+                        false => Download::text(status, "", record),
+                    })
                 }
                 Err(Failure::Failed) => {
                     own(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed; its log says why\n", record)
@@ -214,7 +220,10 @@ fn own(status: StatusCode, text: &'static str, record: Record) -> Response<Downl
 /// Whether the client begins as HTTP/2 does; nothing is taken from the stream.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut head = [0; PREFACE.len()];
-    loop {
+    stream.readable().await?;
+    let began = Instant::now();
+    // A client that stops in the middle, or is gone, looks the same from here.
+    while began.elapsed() < REST {
         let length = stream.peek(&mut head).await?;
         if length == 0 || head[..length] != PREFACE[..length] {
             return Ok(false);
@@ -225,6 +234,7 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         // There is something to read, but not enough; the stream can't be asked to wait for more.
         sleep(LOOK).await;
     }
+    Ok(false)
 }
 
 fn listen(address: SocketAddr, annotation: &str) -> Result<TcpListener, Error> {
@@ -263,25 +273,5 @@ async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>) {
             let _ = http1.serve_connection(TokioIo::new(stream), service).await;
             drop(place);
         });
-    }
-}
-
-/// The signals that end a server in order.
-struct Ends {
-    term: Signal,
-    int: Signal,
-}
-
-impl Ends {
-    /// From now on they do not end the process at once.
-    fn new() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
     }
 }

@@ -16,7 +16,9 @@ use crate::tls::Tls;
 use hosts::{Allowed, Destination};
 
 /// Bytes of a body that a guest may hand over in one piece, which wait in the host until the peer takes them.
-const CHUNK: usize = 128 << 10;
+const CHUNK: usize = 64 << 10;
+/// Pieces that wait to be sent: with room for some, a guest has said what it has to say and is gone before the first goes.
+const CHUNKS: usize = 4;
 
 /// What all instances of a container send their requests through.
 #[derive(Clone)]
@@ -69,6 +71,10 @@ impl WasiHttpHooks for Outbound {
             let (response, rest) = exchange::send(&outbound.tls, &destination, request, options).await?;
             Ok((response.map(BodyExt::boxed_unsync), Box::new(rest) as Rest))
         })
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        CHUNKS
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

@@ -59,8 +59,10 @@ fn reused_where_asked_for(suite: Suite) {
                 counts
             })
         };
-        assert_eq!(counts("true", 10), Vec::from_iter(1..=10), "{guest:?}");
-        assert_eq!(counts("3", 7), [1, 2, 3, 1, 2, 3, 1], "{guest:?}");
+        // One of WASI 0.3 may still be at work on its last answer's end when the next request comes to another.
+        let (always, thrice) = (counts("true", 20), counts("3", 20));
+        assert!(always.iter().any(|count| *count > 5), "{guest:?}: {always:?}");
+        assert!(thrice.contains(&2) && thrice.iter().all(|count| *count <= 3), "{guest:?}: {thrice:?}");
     }
 }
 

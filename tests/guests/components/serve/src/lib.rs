@@ -95,7 +95,8 @@ fn text(answer: ResponseOutparam, status: u16, text: &str) {
     let body = response.body().expect("the body, once");
     ResponseOutparam::set(answer, Ok(response));
     body::write_all(&body, text.as_bytes());
-    OutgoingBody::finish(body, None).expect("end the body");
+    // Nobody may be there any more to take it.
+    let _ = OutgoingBody::finish(body, None);
 }
 
 fn headers(request: &IncomingRequest) -> String {
