@@ -44,7 +44,7 @@ macro_rules! bad {
 
 bad! {
     text_module: "/app.wat", |image| image.file("/app.wat", "(module)"), ["text"];
-    native_program: "/app", |image| image.file("/app", ELF), ["native program"];
+    native_program: "/app", |image| image.file("/app", ELF), ["exec format error"];
     empty_file: "/app.wasm", |image| image.file("/app.wasm", ""), ["empty"];
     header_only_in_part: "/app.wasm", |image| image.file("/app.wasm", "\0asm"), [];
     truncated_module: "/app.wasm", |image| image.file("/app.wasm", &guests::p1("hello")[..3000]), [];
@@ -65,7 +65,7 @@ fn precompiled_module(suite: Suite) {
     let bed = Bed::get(suite);
     let hello = Image::wasm("docker.io/library/to-precompile:latest", guests::wat("hello"));
     ctr_run(bed, &hello, "to-precompile", &[], &[]).ok();
-    let found = bed.sh("find /var/lib/lighter/cache -name '*.cwasm' | head -n 1").run().ok();
+    let found = bed.sh("find /var/lib/lighter/cache -path '*/wasmtime-*' -name '*.cwasm' | head -n 1").run().ok();
     let native_code = fs::read(bed.path(found.stdout.trim())).expect("an entry of the cache");
     let image = Image::new("docker.io/library/precompiled:latest").file("/app.cwasm", native_code);
     check_refused(bed, "precompiled", &image, "/app.cwasm", &["native"]);

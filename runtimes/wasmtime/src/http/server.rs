@@ -30,7 +30,7 @@ use lighter_runtime_api::{Error, Http, Ready};
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -68,7 +68,16 @@ struct Server {
     instances: Arc<Instances>,
     address: HeaderValue,
     patience: Option<Duration>,
+    /// Whether connections are to end with their next response.
     ending: AtomicBool,
+}
+
+/// What tells a connection that the server ends.
+struct Leave {
+    /// Once it has said what it speaks.
+    watcher: Watcher,
+    /// Before.
+    left: watch::Receiver<()>,
 }
 
 /// Serves until it is told to end, then until all requests are answered.
@@ -87,7 +96,8 @@ pub(super) async fn run(instances: Arc<Instances>, http: &Http, connections: u32
         tokio::spawn(serve_metrics(listener, Arc::clone(&instances.metrics)));
     }
     tokio::spawn(Arc::clone(&instances).tidy());
-    let graceful = GracefulShutdown::new();
+    let (graceful, leave) = (GracefulShutdown::new(), watch::Sender::new(()));
+    let leaving = || Leave { watcher: graceful.watcher(), left: leave.subscribe() };
     let places = Arc::new(Semaphore::new(usize::try_from(connections).unwrap_or(usize::MAX)));
     ready();
 
@@ -97,7 +107,7 @@ pub(super) async fn run(instances: Arc<Instances>, http: &Http, connections: u32
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let connection = Arc::clone(&server).connection(stream, graceful.watcher());
+                    let connection = Arc::clone(&server).connection(stream, leaving());
                     tokio::spawn(async move {
                         connection.await;
                         drop(place);
@@ -116,7 +126,7 @@ pub(super) async fn run(instances: Arc<Instances>, http: &Http, connections: u32
     server.ending.store(true, Ordering::Relaxed);
     // Those that the kernel has accepted already are clients like others.
     while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await {
-        tokio::spawn(Arc::clone(&server).connection(stream, graceful.watcher()));
+        tokio::spawn(Arc::clone(&server).connection(stream, leaving()));
     }
     drop(listener);
     let open = &instances.metrics.connections;
@@ -126,19 +136,28 @@ pub(super) async fn run(instances: Arc<Instances>, http: &Http, connections: u32
         }
     })
     .await;
+    leave.send_replace(());
     graceful.shutdown().await;
     instances.finished().await;
     Ok(())
 }
 
 impl Server {
-    async fn connection(self: Arc<Self>, stream: TcpStream, watcher: Watcher) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, leave: Leave) {
+        let Leave { watcher, mut left } = leave;
         let _counted = Counted::new(&self.instances.metrics.connections);
         // Responses come in pieces that should not wait for each other.
         let _ = stream.set_nodelay(true);
         // A client that takes nothing is given up by the kernel.
         let _ = set_tcp_user_timeout(&stream, self.patience.map_or(0, |p| u32::try_from(p.as_millis()).unwrap_or(0)));
-        let Ok(Ok(is_http2)) = timeout(HEAD_TIMEOUT, speaks_http2(&stream)).await else { return };
+        let is_http2 = tokio::select! {
+            spoken = timeout(HEAD_TIMEOUT, speaks_http2(&stream)) => match spoken {
+                Ok(Ok(is_http2)) => is_http2,
+                // It said nothing, or is gone.
+                Ok(Err(_)) | Err(_) => return,
+            },
+            _ = left.changed() => return,
+        };
         let server = Arc::clone(&self);
         let service = service_fn(move |request| {
             let server = Arc::clone(&server);
