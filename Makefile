@@ -49,8 +49,7 @@ install-stage: packages wasmedge
 # What `cargo test` needs is installed by the testbed, which says so.
 test: install-stage ## Run all tests: unit, and end to end on real containerd and Docker (root)
 	cargo test --release --locked -p lighter-oci -p lighter-runtime-api -p lighter-launch -p lighter-runner -p lighter-shim
-	cargo test --release --locked -p lighter
-	cargo test --release --locked -p lighter-compile
+	set -e; for crate in lighter lighter-compile lighter-wasmtime lighter-wamr lighter-native; do cargo test --release --locked -p $$crate; done
 	LIGHTER_DESTDIR=$(STAGE) cargo test --locked -p lighter-tests
 
 demo: install-stage ## Run a module, make it an image, push it, run it by containerd and Docker, command by command
