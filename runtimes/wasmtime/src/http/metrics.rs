@@ -136,7 +136,7 @@ mod tests {
             "lighter_http_requests_total{code=\"500\"} 1",
             "lighter_http_request_duration_seconds_count 2",
             "lighter_http_request_duration_seconds_bucket{le=\"0.0025\"} 2",
-            "lighter_http_instance_start_seconds_bucket{le=\"8e-6\"} 1",
+            "lighter_http_instance_start_seconds_bucket{le=\"0.000008\"} 1",
             "lighter_http_traps_total 1",
             "lighter_http_instances_live 1",
             "lighter_http_requests_in_flight 0",
