@@ -12,6 +12,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use containerd_shim::util::convert_to_timestamp;
@@ -27,6 +28,9 @@ use crate::{
     sandbox::{CreateRequest, Exit, Launcher, Sandbox},
     stdio::StdioPaths,
 };
+
+/// How long the end of an init that could not start is waited for.
+const UNSTARTED: Duration = Duration::from_secs(2);
 
 /// All tasks of a pod.
 pub(crate) struct Tasks<L: Launcher> {
@@ -112,7 +116,12 @@ impl<L: Launcher> Tasks<L> {
         if *phase != Phase::Created {
             return Err(task.wrong_phase(*phase, "only a created task can be started"));
         }
-        task.sandbox.start().await?;
+        if let Err(error) = task.sandbox.start().await {
+            drop(phase);
+            // An init that could not start is at its end. Who is told so, and then asks for its removal, is to find it there.
+            let _ = tokio::time::timeout(UNSTARTED, self.wait(id)).await;
+            return Err(error);
+        }
         *phase = Phase::Running;
         let pid = task.sandbox.pid();
         publish(&*self.events, TaskStart { container_id: task.id.clone(), pid, ..TaskStart::default() });
