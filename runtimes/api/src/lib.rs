@@ -183,3 +183,17 @@ pub enum Error {
         why: String,
     },
 }
+
+impl Error {
+    /// What an engine says of a module that is no program: it exports no `_start`. Source: WASI 0.1's application ABI.
+    #[must_use]
+    pub fn no_command(engine: &'static str) -> Self {
+        Self::Unsupported {
+            engine,
+            what: "module",
+            why: "it exports no `_start` function, so it is a library (reactor), not a command; build it as a program with \
+                  a main function"
+                .to_owned(),
+        }
+    }
+}

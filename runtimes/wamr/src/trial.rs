@@ -137,13 +137,7 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Module(why) => unsupported(why),
-            Refusal::NoEntry => Error::Unsupported {
-                engine: NAME,
-                what: "module",
-                why: "it exports no `_start` function, so it is a library (reactor), not a command; build it as a \
-                      program with a main function"
-                    .to_owned(),
-            },
+            Refusal::NoEntry => Error::no_command(NAME),
             Refusal::Import(name) => Error::Link(format!("unknown import: {name} has not been defined")),
             Refusal::Seal(why) => Error::Engine { operation: "seal the check of the module", why },
         }

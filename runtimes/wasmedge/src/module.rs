@@ -40,13 +40,7 @@ impl LoadedModule {
         // Run by the compiler already. The library wants it done by whoever runs the module.
         module.validate(&config).map_err(stale)?;
         if !module.exports_command(ENTRY) {
-            return Err(Error::Unsupported {
-                engine: NAME,
-                what: "module",
-                why: "it exports no `_start` function, so it is a library (reactor), not a command; build it as a \
-                      program with a main function"
-                    .to_owned(),
-            });
+            return Err(Error::no_command(NAME));
         }
         let wasi = WasiModule::create(None, None, None).map_err(|error| failed("make WASI", &*error))?;
         let loaded = Self { config, module, wasi, plugins: plugins::modules()? };

@@ -30,13 +30,7 @@ impl LoadedModule {
         let module = unsafe { Module::deserialize_open_file(engine, file) }
             .map_err(|error| Error::StaleCode { path, why: one_line(&error) })?;
         if module.get_export(ENTRY).is_none() {
-            return Err(Error::Unsupported {
-                engine: NAME,
-                what: "module",
-                why: "it exports no `_start` function, so it is a library (reactor), not a command; build it as a \
-                      program with a main function"
-                    .to_owned(),
-            });
+            return Err(Error::no_command(NAME));
         }
         let mut linker = Linker::new(engine);
         p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi).map_err(failed("link WASI"))?;
