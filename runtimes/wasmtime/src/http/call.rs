@@ -39,11 +39,11 @@ pub(super) enum Proxy {
 impl Entry {
     pub(super) fn new(linked: wasmtime::Result<InstancePre<State>>) -> Result<Self, Error> {
         let pre = linked.map_err(|error| Error::Link(one_line(&error)))?;
-        // Where there are both, the newer one.
-        if let Ok(pre) = p3::bindings::ServicePre::new(pre.clone()) {
-            return Ok(Self::Async(pre));
+        // The older one where there are both, as for commands: it is no longer an experiment.
+        if let Ok(pre) = p2::bindings::ProxyPre::new(pre.clone()) {
+            return Ok(Self::Sync(pre));
         }
-        p2::bindings::ProxyPre::new(pre).map(Self::Sync).map_err(|error| Error::Unsupported {
+        p3::bindings::ServicePre::new(pre).map(Self::Async).map_err(|error| Error::Unsupported {
             engine: NAME,
             what: "component",
             why: format!("its handler is of a version of wasi:http that is neither 0.2 nor 0.3: {}", one_line(&error)),
