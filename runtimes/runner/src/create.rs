@@ -47,13 +47,13 @@ pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: S
             entrypoint: plan.entrypoint,
             is: "a native program",
             engine: backend.identity().name,
-            other: "native",
+            other: Program::NATIVE,
         }),
         (Program::Wasm, Isolation::Own) => Err(Error::WrongEngine {
             entrypoint: plan.entrypoint,
             is: "WebAssembly",
             engine: backend.identity().name,
-            other: "one that does, such as wasmtime",
+            other: "one for WebAssembly, or leave the choice out",
         }),
     }
 }
