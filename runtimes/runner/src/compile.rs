@@ -21,7 +21,7 @@ use crate::{Error, background};
 /// Bytes of a module from which on its first start does not wait for the optimiser, which takes some 0.4 s for each MB.
 const LARGE: u64 = 1 << 20;
 /// Asks a compiler for code that is made quickly.
-const BASELINE: &str = "--baseline";
+pub(crate) const BASELINE: &str = "--baseline";
 
 /// What the engine loaded, and what there is to tell about how its code came about.
 pub(crate) struct Compiled<L> {

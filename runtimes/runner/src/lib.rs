@@ -14,6 +14,7 @@
 mod background;
 mod cli;
 mod compile;
+pub mod compiler;
 mod create;
 mod devices;
 mod diagnostics;

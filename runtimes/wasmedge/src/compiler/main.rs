@@ -5,23 +5,18 @@
 //! linker inside WasmEdge takes. A failure is one line on standard error and exit code 1.
 
 use std::{
-    env,
     fs::File,
-    io::{self, IsTerminal, Read},
+    io::{self, Read},
     process::ExitCode,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use lighter_oci::Kind;
+use lighter_oci::{Kind, Tier};
+use lighter_runner::compiler::{self, About};
 use lighter_wasmedge::{engine, sections};
-use nix::sys::resource::{Resource, setrlimit};
 use wasmedge_sdk::CompilerOptimizationLevel;
 use wasmedge_sys::Compiler;
 
-/// Address space that a compilation may take, in bytes.
-const MEMORY: u64 = 6 << 30;
-/// CPU time that a compilation may take, in seconds, over all threads.
-const CPU_SECONDS: u64 = 900;
 /// Bytes of the files that it may keep.
 const SCRATCH: u64 = 1 << 30;
 /// Where the code is written before it is read back.
@@ -36,40 +31,16 @@ Compiles WebAssembly for lighter-wasmedge. The runner starts it on a cache miss;
 It reads a module, seals itself, and takes at most 6 GiB of address space, 1 GiB of files and 900 s of CPU time.";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ref tier @ ([] | ["--baseline"]) if !io::stdin().is_terminal() => match compile(tier.is_empty()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{}", format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "));
-                ExitCode::FAILURE
-            }
-        },
-        ["--version" | "-V"] => {
-            println!(
-                "lighter-compile-wasmedge {} ({}), wasmedge {}",
-                env!("CARGO_PKG_VERSION"),
-                lighter_runtime_api::COMMIT,
-                engine::version()
-            );
-            ExitCode::SUCCESS
-        }
-        ["--help" | "-h"] => {
-            println!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        _ => {
-            eprintln!("{HELP}");
-            ExitCode::from(2)
-        }
-    }
+    let engine = format!("wasmedge {}", engine::version());
+    compiler::main(About { name: "lighter-compile-wasmedge", engine: &engine, help: HELP }, compile)
 }
 
-fn compile(optimised: bool) -> Result<()> {
-    setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("bound memory")?;
-    setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS).context("bound time")?;
+fn compile(tier: Tier) -> Result<()> {
     engine::start()?;
-    let level = if optimised { CompilerOptimizationLevel::O2 } else { CompilerOptimizationLevel::O0 };
+    let level = match tier {
+        Tier::Optimised => CompilerOptimizationLevel::O2,
+        Tier::Baseline => CompilerOptimizationLevel::O0,
+    };
     let compiler =
         Compiler::create(Some(&engine::compiler_config(level)?)).map_err(|e| anyhow!("start WasmEdge: {e}"))?;
     lighter_runner::seal::compute_with_files(SCRATCH)?;
