@@ -23,9 +23,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::cache;
-
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests");
+use crate::{cache, checkout};
 
 /// `guests/wat/NAME.wat`: a core module for WASI 0.1, a few instructions.
 #[track_caller]
@@ -180,13 +178,18 @@ impl Set {
         (self.install)()?;
         let mut recipe = (self.tools)()?;
         for folder in self.sources {
-            append_files(&Path::new(SOURCES).join(folder), &mut recipe)?;
+            append_files(&source(folder), &mut recipe)?;
         }
         cache::entry(&format!("guests-{}", self.name), &recipe, |folder| {
             eprintln!("testbed: building the guests of {} (once)", self.name);
             (self.build)(folder)
         })
     }
+}
+
+/// `tests/guests/PATH`.
+fn source(path: &str) -> PathBuf {
+    checkout().join("tests/guests").join(path)
 }
 
 /// Every file in a folder of sources, and its name.
@@ -197,7 +200,7 @@ fn append_files(folder: &Path, recipe: &mut Vec<u8>) -> Result<()> {
         if path.is_dir() {
             append_files(&path, recipe)?;
         } else {
-            recipe.extend(path.strip_prefix(SOURCES).unwrap_or(&path).as_os_str().as_encoded_bytes());
+            recipe.extend(path.strip_prefix(source("")).unwrap_or(&path).as_os_str().as_encoded_bytes());
             recipe.extend(fs::read(&path).with_context(|| format!("read {}", path.display()))?);
         }
     }
@@ -206,7 +209,7 @@ fn append_files(folder: &Path, recipe: &mut Vec<u8>) -> Result<()> {
 
 /// The sources of `tests/guests/FOLDER` with this extension.
 fn sources(folder: &str, extension: &str) -> Result<Vec<PathBuf>> {
-    let mut paths = list(&Path::new(SOURCES).join(folder))?;
+    let mut paths = list(&source(folder))?;
     paths.retain(|path| path.extension().is_some_and(|of| of == extension));
     Ok(paths)
 }

@@ -37,6 +37,11 @@ mod staging;
 mod suite;
 pub mod wasmedge;
 
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
 pub use bed::{Bed, OwnBed};
 pub use command::{Cmd, Output, Running};
 pub use enter::enter;
@@ -49,6 +54,14 @@ pub use prerequisites::need_program;
 pub use proxy::{Fault, Proxy, Request};
 pub use registry::Registry;
 pub use suite::Suite;
+
+/// The checkout that is tested. Asked for at run time where cargo runs us: one target folder serves every
+/// checkout, and cargo takes what it built in one for another's as long as the sources are the same.
+#[must_use]
+pub fn checkout() -> PathBuf {
+    let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.parent().map(Path::to_owned).unwrap_or(package)
+}
 
 /// The runtime's name, as users give it to `ctr` and `docker`.
 pub const RUNTIME: &str = "io.containerd.lighter.v1";

@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use crate::checkout;
+
 /// The folder to appear as /usr/local: of the `DESTDIR` that `LIGHTER_DESTDIR` names, else made by
 /// `make install`, once in this process, beside the program `testbed` in cargo's target folder.
 pub(crate) fn usr_local(testbed: &Path) -> Result<PathBuf> {
@@ -26,10 +28,9 @@ fn destdir(testbed: &Path) -> Result<PathBuf> {
     fs::create_dir_all(&destdir).with_context(|| format!("create {}", destdir.display()))?;
     let lock = File::create(destdir.join("lock")).context("create the lock of make install")?;
     lock.lock().context("lock make install")?;
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("find the repository")?;
     let make = Command::new("make")
         .arg("-C")
-        .arg(repository)
+        .arg(checkout())
         .args(["install", "PREFIX=/usr/local", &format!("DESTDIR={}", destdir.display())])
         .output()
         .context("run make")?;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{SOURCES, Set, list, named_after, run, sources};
+use super::{Set, list, named_after, run, source, sources};
 use crate::{
     cache,
     prerequisites::{self, Tool},
@@ -46,7 +46,7 @@ fn modules() -> Result<PathBuf> {
 pub(super) fn wit(folder: &Path) -> Result<()> {
     let world = "world.wit";
     fs::create_dir_all(folder.join("deps")).with_context(|| format!("create {}", folder.display()))?;
-    fs::copy(Path::new(SOURCES).join("wit").join(world), folder.join(world)).context("copy the worlds")?;
+    fs::copy(source("wit").join(world), folder.join(world)).context("copy the worlds")?;
     for package in list(&modules()?.join("jco/lib/wit/builtin").join(WIT_THERE))? {
         let path = package.join("package.wit");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;

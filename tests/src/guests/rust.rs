@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{SOURCES, Set, list, named_after, run};
+use super::{Set, list, named_after, run, source};
 
 /// Each program for WASI 0.1 and for WASI 0.2.
 pub(super) static COMMANDS: Set = Set {
@@ -70,7 +70,7 @@ fn build(workspace: &str, targets: &[&str], folder: &Path) -> Result<()> {
     let mut cargo = Command::new("cargo");
     // The lock file names every dependency; the first build downloads them.
     cargo.args(["build", "--quiet", "--release", "--locked"]);
-    cargo.arg("--manifest-path").arg(Path::new(SOURCES).join(workspace).join("Cargo.toml"));
+    cargo.arg("--manifest-path").arg(source(workspace).join("Cargo.toml"));
     cargo.arg("--target-dir").arg(&target_folder);
     cargo.args(targets.iter().flat_map(|target| ["--target", target]));
     // Settings for the host's programs, such as the linker, are not for these.

@@ -2,12 +2,11 @@
 
 use std::{
     env, fs,
-    path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
-use lighter_tests::{Bed, Image, PLATFORM, RUNTIME, guests};
+use lighter_tests::{Bed, Image, PLATFORM, RUNTIME, checkout, guests};
 use serde::Serialize;
 
 /// The shim that runs nothing, as containerd looks for it.
@@ -147,7 +146,7 @@ fn host_architecture() -> &'static str {
 }
 
 fn native_program() -> Result<Vec<u8>> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/bench/native.c");
+    let source = checkout().join("tests/src/bin/bench/native.c");
     let program = env::temp_dir().join(format!("lighter-bench-native-{}", std::process::id()));
     let compiled = Command::new("cc")
         .args(["-static", "-O2", "-s", "-o"])

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, env, fs};
 
-use super::{cases::TABLE, known, target::Target};
+use lighter_tests::checkout;
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+use super::{cases::TABLE, known, target::Target};
 
 /// What stands around the table in README.
 const MARKS: [&str; 2] = [
@@ -43,13 +43,14 @@ fn markdown() -> String {
 
 #[test]
 fn has_the_table() {
-    let readme = fs::read_to_string(README).expect("README");
+    let path = checkout().join("README.md");
+    let readme = fs::read_to_string(&path).expect("README");
     let [start, end] = MARKS;
     let (before, rest) = readme.split_once(start).unwrap_or_else(|| panic!("no line {start:?} in README"));
     let (table, after) = rest.split_once(end).unwrap_or_else(|| panic!("no line {end:?} in README"));
     let expected = markdown();
     if env::var_os("LIGHTER_UPDATE").is_some() {
-        fs::write(README, [before, start, &expected, end, after].concat()).expect("README");
+        fs::write(path, [before, start, &expected, end, after].concat()).expect("README");
         return;
     }
     assert!(
