@@ -33,13 +33,13 @@ pub(crate) fn check(guest: &Guest) -> Result<(), Error> {
 /// read-only. Called in the sealed init. Sockets are the library's to offer, and the seal's to refuse.
 pub(crate) fn grant(wasi: &mut WasiModule, guest: &Guest) -> Result<(), Error> {
     let mut env: Vec<String> = guest.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut preopens = vec!["/:/".to_owned()];
+    let mut preopens = vec![format!("/:{}", guest.cwd.display())];
     if guest.cwd != Path::new("/") {
         // WASI 0.1 has no working directory. wasi-libc cuts the leading slash off a path and then takes the preopen with
-        // the longest matching name. So the root's folders get names of their own, and "." is what is left: relative
-        // paths.
+        // the longest matching name. So the root's folders get names of their own, and what is left are relative paths.
+        // The root itself can't be there too: the library calls it "/" as it does ".", and sorts preopens by their
+        // addresses in memory, so that which of both is taken would be chance.
         preopens.extend(folders_of_root()?.into_iter().map(|folder| format!("{folder}:{folder}")));
-        preopens.push(format!(".:{}", guest.cwd.display()));
         // Go's runtime takes it from here.
         if !guest.env.iter().any(|(name, _)| name == "PWD") {
             env.push(format!("PWD={}", guest.cwd.display()));
