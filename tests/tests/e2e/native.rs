@@ -23,7 +23,9 @@ const IMAGE: &str = "docker.io/library/busybox:native";
 
 /// All that a process can be told of itself and its container, in the order of its file names.
 const PROBE: &str = r#"
-grep -E '^(Uid|Gid|Groups|NSsid|NoNewPrivs|Seccomp|Seccomp_filters|Cap...|Sig...|Shd...|Umask|Threads):' /proc/self/status
+grep -E '^(Uid|Gid|Groups|NSsid|NoNewPrivs|Seccomp|Seccomp_filters|Cap...|Sig(Pnd|Blk|Cgt)|Shd...|Umask|Threads):' /proc/self/status
+# runc leaves SIGHUP ignored where whoever started the daemons did; of the others, SIGPIPE is the one that matters.
+echo $((0x$(sed -n 's/^SigIgn:.//p' /proc/self/status) & 0x1000))
 umask; id; pwd; hostname; env; ulimit -a
 cat /proc/self/oom_score_adj /proc/self/comm
 tr '\0' ' ' </proc/self/cmdline; echo
