@@ -26,6 +26,6 @@ pub use error::Error;
 pub use grants::{Grants, Network};
 pub use http::{HostPattern, Http};
 pub use module::{Kind, Module, sniff};
-pub use plan::{Cgroup, ContainerImage, Guest, Plan, PlanRequest, Source};
+pub use plan::{Cgroup, ContainerImage, Guest, Plan, PlanRequest, Source, Terminal};
 pub use program::Program;
 pub use sandbox_spec::KERNEL_FILESYSTEMS;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{LinuxCpu, LinuxSeccomp, Spec};
+use oci_spec::runtime::{LinuxCpu, LinuxSeccomp, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -47,6 +47,8 @@ pub struct Plan {
     pub module: Source,
     /// What the guest sees.
     pub guest: Guest,
+    /// The terminal that the guest's streams are; `None` where they are none.
+    pub terminal: Option<Terminal>,
     /// Whether the runner is not root and makes a user namespace first. There is no cgroup then.
     pub user_namespace: bool,
     /// Whether the guest ends with the process that launched it, however that ends.
@@ -55,6 +57,20 @@ pub struct Plan {
     pub cache: PathBuf,
     /// Bytes that the cache may hold for each engine.
     pub cache_bytes: u64,
+}
+
+/// A terminal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Terminal {
+    /// The descriptors that the runner inherits are one.
+    Inherited,
+    /// The container makes one in its own `/dev/pts`, and its other end is sent to this socket. For native programs, which
+    /// look for theirs there.
+    Made {
+        /// A socket that somebody listens on.
+        socket: PathBuf,
+    },
 }
 
 /// Where a guest's module comes from.
@@ -116,6 +132,8 @@ pub struct PlanRequest<'a> {
     pub rootfs: Option<&'a Path>,
     /// Where the module is.
     pub module: Source,
+    /// What an entrypoint is that isn't in the root filesystem; `None` lets the annotation for the engine say.
+    pub otherwise: Option<Program>,
     /// Whether the runtime options ask for systemd's cgroups.
     pub systemd_cgroup: bool,
     /// The folder of compiled code.
@@ -136,6 +154,27 @@ impl Plan {
         let path = request.bundle.join("config.json");
         let spec = Spec::load(&path).map_err(|source| Error::ReadSpec { path, source })?;
         Self::new(spec, request)
+    }
+
+    /// The same for another process of the container, in place of its own.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn read_exec(request: &PlanRequest<'_>, process: Process) -> Result<Self, Error> {
+        let path = request.bundle.join("config.json");
+        let mut spec = Spec::load(&path).map_err(|source| Error::ReadSpec { path, source })?;
+        spec.set_process(Some(process));
+        Self::new(spec, request)
+    }
+
+    /// Makes the guest's streams a terminal's, or not.
+    pub fn set_terminal(&mut self, terminal: Option<Terminal>) {
+        // libcontainer wants it to be said twice.
+        let made = matches!(terminal, Some(Terminal::Made { .. }));
+        if let Some(process) = self.sandbox.process_mut() {
+            process.set_terminal(Some(made));
+        }
+        self.terminal = terminal;
     }
 
     /// Where the cgroup of the container `id` is, for clean-up where nothing but the bundle is left.
@@ -186,8 +225,9 @@ impl Plan {
         let program = match &request.module {
             Source::File { .. } => Program::Wasm,
             Source::Rootfs | Source::Image(_) => {
-                let otherwise =
+                let by_engine =
                     if engine.as_deref() == Some(Program::NATIVE) { Program::Native } else { Program::Wasm };
+                let otherwise = request.otherwise.unwrap_or(by_engine);
                 let search = Search {
                     rootfs: &rootfs,
                     mounts: spec.mounts().as_deref().unwrap_or_default(),
@@ -215,7 +255,7 @@ impl Plan {
                 Http::default(),
             ),
         };
-        Ok(Self {
+        let mut plan = Self {
             id: request.id.to_owned(),
             state: request.bundle.join(Self::STATE),
             seccomp,
@@ -236,11 +276,14 @@ impl Plan {
                 grants,
                 http,
             },
+            terminal: None,
             user_namespace: false,
             tethered: false,
             cache: request.cache.to_owned(),
             cache_bytes: request.cache_bytes,
-        })
+        };
+        plan.set_terminal(None);
+        Ok(plan)
     }
 
     /// The guest's `PATH`, in which a bare entrypoint is looked for.
@@ -313,6 +356,7 @@ mod tests {
             bundle: bundle.path(),
             rootfs: Some(&bundle.path().join("rootfs")),
             module: Source::Rootfs,
+            otherwise: None,
             systemd_cgroup: false,
             cache: Path::new("/cache"),
             cache_bytes: 1,

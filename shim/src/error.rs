@@ -12,8 +12,15 @@ pub(crate) enum Error {
     NotFound(String),
     #[error("process already finished")]
     Finished,
-    #[error("task {id} is {phase}; {needs}")]
-    WrongPhase { id: String, phase: &'static str, needs: &'static str },
+    #[error("{what} {id} is {phase}; {needs}")]
+    WrongPhase { what: &'static str, id: String, phase: &'static str, needs: &'static str },
+    /// In the words of containerd's own shim, which its clients know.
+    #[error("cannot exec in a {phase} state")]
+    NoExec { phase: &'static str },
+    #[error("read {what} of the request: {why}")]
+    Request { what: &'static str, why: String },
+    #[error("{0} has no terminal")]
+    NoTerminal(String),
     #[error("{what} is not supported for WebAssembly containers: {why}")]
     Unsupported { what: &'static str, why: &'static str },
     #[error(
@@ -26,6 +33,11 @@ pub(crate) enum Error {
          annotation out"
     )]
     NotNative { engine: &'static str, entrypoint: String },
+    #[error(
+        "exec: {0:?} is not WebAssembly: this container runs WebAssembly, and native programs have no place in it; name a \
+         .wasm of the image"
+    )]
+    NativeInWasm(String),
     #[error("read runtime options: {0}")]
     Options(String),
     #[error(transparent)]
@@ -57,17 +69,21 @@ impl Error {
         match self {
             Self::Exists(_) => Code::ALREADY_EXISTS,
             Self::NotFound(_) | Self::Finished | Self::Launch(lighter_launch::Error::Finished) => Code::NOT_FOUND,
-            Self::WrongPhase { .. } => Code::FAILED_PRECONDITION,
+            Self::WrongPhase { .. } | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
             Self::Unsupported { .. } => Code::UNIMPLEMENTED,
-            Self::NotNative { .. } | Self::Options(_) | Self::StreamScheme { .. } | Self::Signal(_) => {
-                Code::INVALID_ARGUMENT
-            }
+            Self::NotNative { .. }
+            | Self::NativeInWasm(_)
+            | Self::Request { .. }
+            | Self::Options(_)
+            | Self::StreamScheme { .. }
+            | Self::Signal(_) => Code::INVALID_ARGUMENT,
             Self::Bundle(
                 lighter_oci::Error::Annotation { .. }
                 | lighter_oci::Error::UnknownAnnotation { .. }
                 | lighter_oci::Error::UnknownEngine { .. },
             ) => Code::INVALID_ARGUMENT,
-            Self::Bundle(_)
+            Self::NoExec { .. }
+            | Self::Bundle(_)
             | Self::NoRunner { .. }
             | Self::MountRootfs { .. }
             | Self::OpenStream { .. }

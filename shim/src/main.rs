@@ -10,6 +10,7 @@ mod cleanup;
 mod daemon;
 mod error;
 mod events;
+mod execs;
 mod logging;
 mod options;
 mod rootfs;
@@ -20,6 +21,7 @@ mod start;
 mod stats;
 mod stdio;
 mod tasks;
+mod terminal;
 
 use std::{
     env,

@@ -10,15 +10,17 @@ use std::{
 use async_trait::async_trait;
 use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use lighter_launch::{Folders, Init, Runner, anticipate_move, reap_strangers};
+use lighter_launch::{Child, Folders, Init, Runner, anticipate_move, reap_strangers};
 use lighter_oci::{By, Cache, Cgroup, Choice, Config, ContainerImage, Plan, PlanRequest, Program, Source, listed};
+use lighter_runtime_api::protocol::ExecPlan;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 use crate::{
     cgroup::{self, Cpuset, Known},
     error::Error,
     rootfs,
-    sandbox::{CreateRequest, Exit, Launcher, Sandbox},
-    stdio::{self, HeldStdio},
+    sandbox::{CreateRequest, ExecRequest, Execution, Exit, Launcher, Sandbox, Size},
+    stdio::{Opened, Streams},
 };
 
 /// The engines that run WebAssembly, of which each is a program `lighter-NAME` beside the shim. The first is the default.
@@ -27,7 +29,7 @@ const ENGINES: &[&str] = &["wasmtime", "wasmedge", "wamr"];
 const NATIVE: &str = Program::NATIVE;
 
 /// Launches runners of the engines that are installed beside the shim.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Runners {
     /// The folder of the shim's executable.
     folder: PathBuf,
@@ -80,6 +82,15 @@ impl Runners {
         Error::NoRunner { engine: engine.to_owned(), path: path.to_owned(), installed }
     }
 
+    /// The image of a container.
+    fn image(&self, id: &str) -> Source {
+        Source::Image(ContainerImage {
+            address: self.address.clone(),
+            namespace: self.namespace.clone(),
+            container: id.to_owned(),
+        })
+    }
+
     fn runner(&self, engine: &str) -> PathBuf {
         self.folder.join(format!("lighter-{engine}"))
     }
@@ -89,11 +100,28 @@ impl Runners {
 #[derive(Debug)]
 pub(crate) struct RunnerSandbox {
     id: String,
+    bundle: PathBuf,
+    /// What started it, for what is added to it.
+    runners: Runners,
+    options: Config,
+    /// What its init is, and the name of that in the image.
+    program: Program,
+    entrypoint: String,
+    /// Whether the kernel ends whatever is in it with its init.
+    own_pids: bool,
     init: Init,
-    held: HeldStdio,
+    streams: Streams,
     cgroup: Cgroup,
     folders: Folders,
     leftovers: Leftovers,
+}
+
+/// A process that was added to a container.
+#[derive(Debug)]
+pub(crate) struct RunnerExec {
+    id: String,
+    process: Child,
+    streams: Streams,
 }
 
 /// What a container leaves on the host.
@@ -163,32 +191,33 @@ impl Runners {
     ) -> Result<RunnerSandbox, Error> {
         let (options, node) = (&request.options, Config::of_node()?);
         let mut plan = Plan::read(&PlanRequest {
-            id: &request.id,
-            bundle: &request.bundle,
             rootfs,
-            module: Source::Image(ContainerImage {
-                address: self.address.clone(),
-                namespace: self.namespace.clone(),
-                container: request.id.clone(),
-            }),
-            systemd_cgroup: options.systemd_cgroup.or(node.systemd_cgroup).unwrap_or(false),
-            cache: Path::new(Cache::NODE),
-            cache_bytes: options.cache_size.or(node.cache_size).unwrap_or(Cache::NODE_BYTES),
+            module: self.image(&request.id),
+            ..plan_request(&request.id, &request.bundle, options, &node)
         })?;
         let engine = self.engine(&plan, options, &node)?;
         let cpuset = Cpuset::take(&mut plan);
+        let size = size_of(&plan);
+        let own_pids = has_own_pids(&plan.sandbox);
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
-        let (guest, held) = stdio::open(&request.stdio)?;
+        let (guest, opened) = Opened::new(&request.stdio, request.terminal, &request.bundle, &mut plan)?;
         let path = self.runner(&engine);
         let runner = Runner::spawn(&path, &plan, guest).map_err(|error| self.explain(&engine, &path, error))?;
         let init = runner.created().await?;
+        let streams = opened.connect(&request.stdio, size).await?;
         let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
         leftovers.cgroup = Some(Known::Folders(folders.clone(), plan.cgroup.clone()));
         cpuset.bind(&folders).map_err(Error::system("bind the container to its CPUs"))?;
         Ok(RunnerSandbox {
             id: request.id.clone(),
+            bundle: request.bundle.clone(),
+            runners: self.clone(),
+            options: options.clone(),
+            program: plan.program,
+            entrypoint: plan.entrypoint,
+            own_pids,
             init,
-            held,
+            streams,
             cgroup: plan.cgroup,
             folders,
             leftovers: leftovers.clone(),
@@ -196,8 +225,68 @@ impl Runners {
     }
 }
 
+/// What both a container and what is added to it are planned with.
+fn plan_request<'a>(id: &'a str, bundle: &'a Path, options: &Config, node: &Config) -> PlanRequest<'a> {
+    PlanRequest {
+        id,
+        bundle,
+        rootfs: None,
+        module: Source::Rootfs,
+        otherwise: None,
+        systemd_cgroup: options.systemd_cgroup.or(node.systemd_cgroup).unwrap_or(false),
+        cache: Path::new(Cache::NODE),
+        cache_bytes: options.cache_size.or(node.cache_size).unwrap_or(Cache::NODE_BYTES),
+    }
+}
+
+/// The size that a plan's terminal begins with.
+fn size_of(plan: &Plan) -> Option<Size> {
+    let size = plan.sandbox.process().as_ref()?.console_size()?;
+    let characters = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
+    Some(Size { columns: characters(size.width()), rows: characters(size.height()) })
+}
+
+/// Whether a spec asks for a PID namespace that is nobody else's.
+fn has_own_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+    namespaces.into_iter().any(|of| of.typ() == LinuxNamespaceType::Pid && of.path().is_none())
+}
+
+/// A signal by its number.
+fn signal(number: u32) -> Result<rustix::process::Signal, Error> {
+    let raw = i32::try_from(number).map_err(|_| Error::Signal(number))?;
+    rustix::process::Signal::from_named_raw(raw).ok_or(Error::Signal(number))
+}
+
+#[async_trait]
+impl Execution for RunnerExec {
+    fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    async fn exited(&self) -> Exit {
+        let exit = self.process.exited().await;
+        self.streams.drained().await;
+        exit
+    }
+
+    fn kill(&self, number: u32) -> Result<(), Error> {
+        Ok(self.process.kill(signal(number)?)?)
+    }
+
+    fn close_stdin(&self) {
+        self.streams.close_stdin();
+    }
+
+    fn resize(&self, size: Size) -> Result<(), Error> {
+        self.streams.resize(&self.id, size)
+    }
+}
+
 #[async_trait]
 impl Sandbox for RunnerSandbox {
+    type Execution = RunnerExec;
+
     fn pid(&self) -> u32 {
         self.init.pid()
     }
@@ -206,23 +295,72 @@ impl Sandbox for RunnerSandbox {
         Ok(self.init.start().await?)
     }
 
-    async fn exited(&self) -> Exit {
-        self.init.exited().await
+    async fn exec(&self, request: &ExecRequest) -> Result<RunnerExec, Error> {
+        let (options, node) = (&self.options, Config::of_node()?);
+        // With what is mounted in it, which the bundle's does not show.
+        let rootfs = PathBuf::from(format!("/proc/{}/root", self.pid()));
+        let entrypoint = request.process.args().as_ref().and_then(|args| args.first());
+        // The container's own module may be a layer of its image.
+        let module = if entrypoint == Some(&self.entrypoint) { self.runners.image(&self.id) } else { Source::Rootfs };
+        let plan = PlanRequest {
+            rootfs: Some(&rootfs),
+            module,
+            otherwise: Some(self.program),
+            ..plan_request(&self.id, &self.bundle, options, &node)
+        };
+        let mut plan = Plan::read_exec(&plan, request.process.clone())?;
+        if (plan.program, self.program) == (Program::Native, Program::Wasm) {
+            return Err(Error::NativeInWasm(plan.entrypoint));
+        }
+        let engine = self.runners.engine(&plan, options, &node)?;
+        let size = size_of(&plan);
+        let (guest, opened) = Opened::new(&request.stdio, request.terminal, &self.bundle, &mut plan)?;
+        let folders = Folders::of(self.pid()).map_err(Error::system("find the container's cgroup"))?;
+        let cgroups = folders.paths().map(Path::to_owned).collect();
+        let plan = ExecPlan { plan, init: self.pid().cast_signed(), cgroups };
+        let path = self.runners.runner(&engine);
+        let runner =
+            Runner::spawn_exec(&path, &plan, guest).map_err(|error| self.runners.explain(&engine, &path, error))?;
+        let process = runner.joined().await?;
+        let streams = opened.connect(&request.stdio, size).await?;
+        Ok(RunnerExec { id: request.id.clone(), process, streams })
     }
 
-    fn kill(&self, signal: u32, all: bool) -> Result<(), Error> {
-        let invalid = Error::Signal(signal);
-        let number = i32::try_from(signal).map_err(|_| Error::Signal(signal))?;
-        let signal = rustix::process::Signal::from_named_raw(number).ok_or(invalid)?;
-        if all {
-            for pid in self.pids()? {
-                let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
-                // One that ended meanwhile needs no signal.
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(number).ok());
-            }
-            return Ok(());
+    async fn exited(&self) -> Exit {
+        let exit = self.init.exited().await;
+        if !self.own_pids {
+            let _ = self.kill(nix::libc::SIGKILL.unsigned_abs(), true);
         }
-        Ok(self.init.kill(signal)?)
+        self.streams.drained().await;
+        exit
+    }
+
+    async fn out_of_memory(&self) {
+        std::future::pending().await
+    }
+
+    async fn pause(&self) -> Result<(), Error> {
+        Err(Error::Unsupported { what: "pause", why: "not yet" })
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        Err(Error::Unsupported { what: "resume", why: "not yet" })
+    }
+
+    async fn update(&self, _: &LinuxResources) -> Result<(), Error> {
+        Err(Error::Unsupported { what: "update", why: "not yet" })
+    }
+
+    fn kill(&self, number: u32, all: bool) -> Result<(), Error> {
+        let signal = signal(number)?;
+        if !all {
+            return Ok(self.init.kill(signal)?);
+        }
+        for pid in self.pids()?.into_iter().filter_map(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+            // One that ended meanwhile needs no signal.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+        Ok(())
     }
 
     fn pids(&self) -> Result<Vec<u32>, Error> {
@@ -234,7 +372,11 @@ impl Sandbox for RunnerSandbox {
     }
 
     fn close_stdin(&self) {
-        self.held.close_stdin();
+        self.streams.close_stdin();
+    }
+
+    fn resize(&self, size: Size) -> Result<(), Error> {
+        self.streams.resize(&self.id, size)
     }
 
     async fn remove(&self) -> Result<(), Error> {

@@ -1,8 +1,9 @@
 //! Task v2 and v3 over ttrpc: decodes calls, and encodes what [`Tasks`] answers.
 
-use std::{collections::HashMap, process, sync::Arc};
+use std::{collections::HashMap, path::Path, process, sync::Arc};
 
 use async_trait::async_trait;
+use containerd_shim::util::convert_to_any;
 use containerd_shim_protos::{
     api::{
         CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
@@ -10,18 +11,23 @@ use containerd_shim_protos::{
         ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest,
         StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
     },
+    protobuf::well_known_types::any::Any,
+    shim::oci::ProcessDetails,
     shim_async::{Task, create_task},
     ttrpc::{
         self,
         r#async::{Server, Service, TtrpcContext},
     },
 };
+use oci_spec::runtime::LinuxResources;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::{
     error::Error,
+    execs::ExecPhase,
     options,
-    sandbox::{CreateRequest, Launcher, Sandbox},
+    sandbox::{CreateRequest, ExecRequest, Exit, Launcher, Sandbox, Size},
     stdio::StdioPaths,
     tasks::{Phase, Tasks, timestamp},
 };
@@ -31,11 +37,6 @@ const V2: &str = "containerd.task.v2.Task";
 
 /// Registered without methods: each call of it answers UNIMPLEMENTED.
 const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
-
-const NO_EXEC: Error = Error::Unsupported {
-    what: "exec",
-    why: "the container runs one guest; start another container for another command",
-};
 
 /// The task service.
 pub(crate) struct TaskService<L: Launcher> {
@@ -71,16 +72,36 @@ async fn to_the_end<T: Send + 'static>(
     }
 }
 
-fn no_exec(exec_id: &str) -> Result<(), Error> {
-    if exec_id.is_empty() { Ok(()) } else { Err(Error::NotFound(exec_id.to_owned())) }
+/// What is said of any process of a task.
+fn state(bundle: &Path, stdio: &StdioPaths, status: Status, exit: Option<Exit>) -> StateResponse {
+    StateResponse {
+        bundle: bundle.to_string_lossy().into_owned(),
+        status: status.into(),
+        stdin: stdio.stdin.clone(),
+        stdout: stdio.stdout.clone(),
+        stderr: stdio.stderr.clone(),
+        exit_status: exit.map_or(0, |exit| exit.status),
+        exited_at: exit.map(timestamp).into(),
+        ..StateResponse::default()
+    }
+}
+
+/// A value that containerd passes as JSON. Source: containerd's `typeurl`.
+fn of_json<T: DeserializeOwned>(what: &'static str, any: Option<&Any>) -> Result<T, Error> {
+    let bytes = any.map_or(&[][..], |any| &any.value);
+    serde_json::from_slice(bytes).map_err(|error| Error::Request { what, why: error.to_string() })
+}
+
+fn process_info((pid, exec_id): (u32, Option<String>)) -> ProcessInfo {
+    let details = exec_id.map(|exec_id| ProcessDetails { exec_id, ..ProcessDetails::default() });
+    // It is for people, and can't be too large.
+    let info = details.and_then(|details| convert_to_any(Box::new(details)).ok());
+    ProcessInfo { pid, info: info.into(), ..ProcessInfo::default() }
 }
 
 #[async_trait]
 impl<L: Launcher> Task for TaskService<L> {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
-        if request.terminal {
-            return Err(Error::Unsupported { what: "a terminal", why: "run it without -t" }.into());
-        }
         if !request.checkpoint.is_empty() {
             return Err(CHECKPOINT.into());
         }
@@ -90,6 +111,7 @@ impl<L: Launcher> Task for TaskService<L> {
             bundle: request.bundle.into(),
             rootfs: request.rootfs,
             stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
+            terminal: request.terminal,
             options,
         };
         let tasks = Arc::clone(&self.tasks);
@@ -102,16 +124,26 @@ impl<L: Launcher> Task for TaskService<L> {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
-        no_exec(&request.exec_id)?;
         let tasks = Arc::clone(&self.tasks);
-        let pid = to_the_end(async move { tasks.start(&request.id).await }).await?;
+        let pid = to_the_end(async move {
+            match request.exec_id.as_str() {
+                "" => tasks.start(&request.id).await,
+                exec_id => tasks.start_exec(&request.id, exec_id).await,
+            }
+        })
+        .await?;
         Ok(StartResponse { pid, ..StartResponse::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        no_exec(&request.exec_id)?;
         let tasks = Arc::clone(&self.tasks);
-        let (pid, exit) = to_the_end(async move { tasks.delete(&request.id).await }).await?;
+        let (pid, exit) = to_the_end(async move {
+            match request.exec_id.as_str() {
+                "" => tasks.delete(&request.id).await,
+                exec_id => tasks.delete_exec(&request.id, exec_id).await,
+            }
+        })
+        .await?;
         Ok(DeleteResponse {
             pid,
             exit_status: exit.status,
@@ -121,30 +153,41 @@ impl<L: Launcher> Task for TaskService<L> {
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
-        no_exec(&request.exec_id)?;
         let (task, phase) = self.tasks.state(&request.id).await?;
+        if !request.exec_id.is_empty() {
+            let exec = self.tasks.get_exec(&request.id, &request.exec_id)?;
+            let (status, exit) = match exec.phase().await {
+                ExecPhase::Added => (Status::CREATED, None),
+                ExecPhase::Running => (Status::RUNNING, None),
+                ExecPhase::Stopped(exit) => (Status::STOPPED, Some(exit)),
+            };
+            return Ok(StateResponse {
+                id: task.id.clone(),
+                exec_id: request.exec_id,
+                pid: exec.pid(),
+                terminal: exec.terminal(),
+                ..state(&task.bundle, exec.stdio(), status, exit)
+            });
+        }
         let (status, exit) = match phase {
             Phase::Created => (Status::CREATED, None),
             Phase::Running => (Status::RUNNING, None),
+            Phase::Paused => (Status::PAUSED, None),
             Phase::Stopped(exit) => (Status::STOPPED, Some(exit)),
         };
         Ok(StateResponse {
             id: task.id.clone(),
-            bundle: task.bundle.to_string_lossy().into_owned(),
             pid: task.sandbox.pid(),
-            status: status.into(),
-            stdin: task.stdio.stdin.clone(),
-            stdout: task.stdio.stdout.clone(),
-            stderr: task.stdio.stderr.clone(),
-            exit_status: exit.map_or(0, |exit| exit.status),
-            exited_at: exit.map(timestamp).into(),
-            ..StateResponse::default()
+            terminal: task.terminal,
+            ..state(&task.bundle, &task.stdio, status, exit)
         })
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        no_exec(&request.exec_id)?;
-        let exit = self.tasks.wait(&request.id).await?;
+        let exit = match request.exec_id.as_str() {
+            "" => self.tasks.wait(&request.id).await?,
+            exec_id => self.tasks.get_exec(&request.id, exec_id)?.wait().await?,
+        };
         Ok(WaitResponse {
             exit_status: exit.status,
             exited_at: Some(timestamp(exit)).into(),
@@ -153,14 +196,16 @@ impl<L: Launcher> Task for TaskService<L> {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
-        no_exec(&request.exec_id)?;
-        self.tasks.kill(&request.id, request.signal, request.all)?;
+        match request.exec_id.as_str() {
+            "" => self.tasks.kill(&request.id, request.signal, request.all).await?,
+            exec_id => self.tasks.get_exec(&request.id, exec_id)?.kill(request.signal)?,
+        }
         Ok(Empty::default())
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
         let pids = self.tasks.pids(&request.id)?;
-        let processes = pids.into_iter().map(|pid| ProcessInfo { pid, ..ProcessInfo::default() }).collect();
+        let processes = pids.into_iter().map(process_info).collect();
         Ok(PidsResponse { processes, ..PidsResponse::default() })
     }
 
@@ -170,9 +215,10 @@ impl<L: Launcher> Task for TaskService<L> {
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
-        no_exec(&request.exec_id)?;
-        if request.stdin {
-            self.tasks.close_stdin(&request.id)?;
+        match request.exec_id.as_str() {
+            _ if !request.stdin => {}
+            "" => self.tasks.close_stdin(&request.id)?,
+            exec_id => self.tasks.get_exec(&request.id, exec_id)?.close_stdin(),
         }
         Ok(Empty::default())
     }
@@ -195,28 +241,44 @@ impl<L: Launcher> Task for TaskService<L> {
         Ok(Empty::default())
     }
 
-    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> ttrpc::Result<Empty> {
-        Err(NO_EXEC.into())
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
+        let added = ExecRequest {
+            process: of_json("process", request.spec.as_ref())?,
+            id: request.exec_id,
+            stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
+            terminal: request.terminal,
+        };
+        self.tasks.exec(&request.id, added).await?;
+        Ok(Empty::default())
     }
 
-    async fn pause(&self, _: &TtrpcContext, _: PauseRequest) -> ttrpc::Result<Empty> {
-        Err(Error::Unsupported { what: "pause", why: "it is not built yet; stop the container instead" }.into())
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
+        let tasks = Arc::clone(&self.tasks);
+        to_the_end(async move { tasks.pause(&request.id).await }).await?;
+        Ok(Empty::default())
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: ResumeRequest) -> ttrpc::Result<Empty> {
-        Err(Error::Unsupported { what: "resume", why: "nothing can be paused yet" }.into())
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
+        let tasks = Arc::clone(&self.tasks);
+        to_the_end(async move { tasks.resume(&request.id).await }).await?;
+        Ok(Empty::default())
     }
 
-    async fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        Err(Error::Unsupported {
-            what: "update",
-            why: "limits are fixed at creation for now; create the container anew with others",
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        let resources: LinuxResources = of_json("resources", request.resources.as_ref())?;
+        let tasks = Arc::clone(&self.tasks);
+        to_the_end(async move { tasks.update(&request.id, &resources).await }).await?;
+        Ok(Empty::default())
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> ttrpc::Result<Empty> {
+        let characters = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        let size = Size { columns: characters(request.width), rows: characters(request.height) };
+        match request.exec_id.as_str() {
+            "" => self.tasks.get(&request.id)?.sandbox.resize(size)?,
+            exec_id => self.tasks.get_exec(&request.id, exec_id)?.resize(size)?,
         }
-        .into())
-    }
-
-    async fn resize_pty(&self, _: &TtrpcContext, _: ResizePtyRequest) -> ttrpc::Result<Empty> {
-        Err(Error::Unsupported { what: "resizing a terminal", why: "there are no terminals yet" }.into())
+        Ok(Empty::default())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {

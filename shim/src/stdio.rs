@@ -1,4 +1,4 @@
-//! The guest's standard streams: containerd's FIFOs, handed over as they are. Nothing is copied.
+//! The guest's standard streams: containerd's FIFOs, handed over as they are. Nothing is copied, but for a terminal.
 //!
 //! The daemon holds the other end of each FIFO. So a client that attaches late, or a containerd that restarts, neither
 //! ends the guest's input nor breaks its output; and the input ends when the client has closed its end *and* asked for
@@ -6,7 +6,6 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io,
     os::{
         fd::OwnedFd,
         unix::fs::{FileTypeExt, OpenOptionsExt},
@@ -16,8 +15,13 @@ use std::{
 };
 
 use lighter_launch::GuestStdio;
+use lighter_oci::{Plan, Program};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    sandbox::Size,
+    terminal::{self, Socket, Terminal},
+};
 
 /// The streams' names, as containerd gives them. Empty means none.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +45,90 @@ impl HeldStdio {
     }
 }
 
+/// The daemon's side of a process's streams.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    Held(HeldStdio),
+    Terminal(Terminal),
+}
+
+/// Streams that a runner is about to get.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Held(HeldStdio),
+    /// The daemon's end of a terminal.
+    Terminal(OwnedFd),
+    /// Where the container will send that end.
+    Socket(Socket),
+}
+
+impl Streams {
+    /// Ends the process's input once the client has closed its end.
+    pub(crate) fn close_stdin(&self) {
+        match self {
+            Self::Held(held) => held.close_stdin(),
+            Self::Terminal(terminal) => terminal.close_stdin(),
+        }
+    }
+
+    /// Changes the size of the terminal of the process `id`.
+    pub(crate) fn resize(&self, id: &str, size: Size) -> Result<(), Error> {
+        match self {
+            Self::Held(_) => Err(Error::NoTerminal(id.to_owned())),
+            Self::Terminal(terminal) => terminal.resize(size),
+        }
+    }
+
+    /// Waits, not for long, until what an ended process printed is on its way.
+    pub(crate) async fn drained(&self) {
+        if let Self::Terminal(terminal) = self {
+            terminal.drained().await;
+        }
+    }
+}
+
+impl Opened {
+    /// Opens the streams for the runner of a plan's program, and says there what they are. `bundle` is the container's.
+    pub(crate) fn new(
+        paths: &StdioPaths,
+        terminal: bool,
+        bundle: &Path,
+        plan: &mut Plan,
+    ) -> Result<(GuestStdio, Self), Error> {
+        match (terminal, plan.program) {
+            (false, _) => {
+                plan.set_terminal(None);
+                let (guest, held) = open(paths)?;
+                Ok((guest, Self::Held(held)))
+            }
+            (true, Program::Wasm) => {
+                plan.set_terminal(Some(lighter_oci::Terminal::Inherited));
+                let (ours, guests) = terminal::open()?;
+                let copy = || guests.try_clone().map_err(Error::system("open a terminal"));
+                Ok((GuestStdio { stdin: copy()?, stdout: copy()?, stderr: guests }, Self::Terminal(ours)))
+            }
+            (true, Program::Native) => {
+                let socket = Socket::listen(bundle)?;
+                plan.set_terminal(Some(lighter_oci::Terminal::Made { socket: socket.path().to_owned() }));
+                let (guest, _) = open(&StdioPaths::default())?;
+                Ok((guest, Self::Socket(socket)))
+            }
+        }
+    }
+
+    /// The daemon's side, once the process is there.
+    pub(crate) async fn connect(self, paths: &StdioPaths, size: Option<Size>) -> Result<Streams, Error> {
+        let ours = match self {
+            Self::Held(held) => return Ok(Streams::Held(held)),
+            Self::Terminal(ours) => ours,
+            Self::Socket(socket) => socket.receive().await?,
+        };
+        Ok(Streams::Terminal(Terminal::connect(ours, paths, size)?))
+    }
+}
+
 /// Opens all three.
-pub(crate) fn open(paths: &StdioPaths) -> Result<(GuestStdio, HeldStdio), Error> {
+fn open(paths: &StdioPaths) -> Result<(GuestStdio, HeldStdio), Error> {
     let (stdin, held_stdin) = open_input(&paths.stdin)?;
     let (stdout, held_stdout) = open_output("stdout", &paths.stdout)?;
     let (stderr, held_stderr) = open_output("stderr", &paths.stderr)?;
@@ -58,13 +144,12 @@ fn open_input(path: &str) -> Result<(OwnedFd, Option<File>), Error> {
     if path.is_empty() {
         return Ok((File::open("/dev/null").map_err(failed)?.into(), None));
     }
-    let path = local_path("stdin", path)?;
-    if !is_fifo(path).map_err(failed)? {
-        return Ok((File::open(path).map_err(failed)?.into(), None));
-    }
+    let Some(fifo) = fifo("stdin", path)? else {
+        return Ok((File::open(local_path("stdin", path)?).map_err(failed)?.into(), None));
+    };
     // With a writer there, opening for reading doesn't block, and the guest sees no end of file before a client came.
-    let held = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
-    Ok((File::open(path).map_err(failed)?.into(), Some(held)))
+    let held = OpenOptions::new().read(true).write(true).open(fifo).map_err(failed)?;
+    Ok((File::open(fifo).map_err(failed)?.into(), Some(held)))
 }
 
 fn open_output(stream: &'static str, path: &str) -> Result<(OwnedFd, Option<File>), Error> {
@@ -73,15 +158,28 @@ fn open_output(stream: &'static str, path: &str) -> Result<(OwnedFd, Option<File
         let null = OpenOptions::new().write(true).open("/dev/null").map_err(failed)?;
         return Ok((null.into(), None));
     }
-    let path = local_path(stream, path)?;
-    if !path.exists() || !is_fifo(path).map_err(failed)? {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
-        return Ok((file.into(), None));
-    }
+    let Some(fifo) = fifo(stream, path)? else { return Ok((file(stream, path)?.into(), None)) };
     // With a reader there, opening for writing doesn't block, and a client that goes away is no broken pipe.
-    let held = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
-    let guest = OpenOptions::new().write(true).open(path).map_err(failed)?;
+    let held = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(fifo).map_err(failed)?;
+    let guest = OpenOptions::new().write(true).open(fifo).map_err(failed)?;
     Ok((guest.into(), Some(held)))
+}
+
+/// Where a stream's FIFO is; `None` where the name is empty, or one of something else.
+pub(crate) fn fifo<'a>(stream: &'static str, name: &'a str) -> Result<Option<&'a Path>, Error> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let path = local_path(stream, name)?;
+    let failed = |source| Error::OpenStream { stream, path: name.to_owned(), source };
+    Ok((path.exists() && path.metadata().map_err(failed)?.file_type().is_fifo()).then_some(path))
+}
+
+/// A file that output is appended to.
+pub(crate) fn file(stream: &'static str, name: &str) -> Result<File, Error> {
+    let path = local_path(stream, name)?;
+    let failed = |source| Error::OpenStream { stream, path: name.to_owned(), source };
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)
 }
 
 /// A plain path, or one in a `file://` URI, as containerd's log drivers give it.
@@ -91,8 +189,4 @@ fn local_path<'a>(stream: &'static str, name: &'a str) -> Result<&'a Path, Error
         Some(("file" | "fifo", path)) => Ok(Path::new(path)),
         Some(_) => Err(Error::StreamScheme { stream, uri: name.to_owned() }),
     }
-}
-
-fn is_fifo(path: &Path) -> io::Result<bool> {
-    Ok(path.metadata()?.file_type().is_fifo())
 }

@@ -1,12 +1,14 @@
 //! The task state machine: which call is right in which phase, and which event follows which.
 //!
 //! ```text
-//! (reserved) ─▶ Created ─▶ Running ─▶ Stopped ─▶ (gone)
-//!                   └──────────────────▲
+//! (reserved) ─▶ Created ─▶ Running ◀─▶ Paused
+//!                  │          ▼           │
+//!                  └──────▶ Stopped ◀─────┘ ─▶ (gone)
 //! ```
 //!
 //! **Invariants.** An id is reserved before anything is awaited. A phase changes only under its lock, and an event is
-//! published under the same lock, after the change: Start never comes after Exit, nor Exit after Delete.
+//! published under the same lock, after the change: Start never comes after Exit, nor Exit after Delete. The processes
+//! that were added to a task end, and are published, before its init.
 
 use std::{
     collections::HashMap,
@@ -17,20 +19,25 @@ use std::{
 
 use containerd_shim::util::convert_to_timestamp;
 use containerd_shim_protos::{
-    events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart},
+    events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed, TaskStart},
     protobuf::well_known_types::{any::Any, timestamp::Timestamp},
 };
+use nix::libc;
+use oci_spec::runtime::LinuxResources;
 use tokio::sync::{Mutex, watch};
 
 use crate::{
     error::Error,
     events::{Publish, publish},
-    sandbox::{CreateRequest, Exit, Launcher, Sandbox},
+    execs::{Exec, Execs},
+    sandbox::{CreateRequest, ExecRequest, Exit, Launcher, Sandbox},
     stdio::StdioPaths,
 };
 
 /// How long the end of an init that could not start is waited for.
 const UNSTARTED: Duration = Duration::from_secs(2);
+/// How long the processes beside an init that has ended are waited for: the kernel ends them with it.
+const LAST: Duration = Duration::from_secs(2);
 
 /// All tasks of a pod.
 pub(crate) struct Tasks<L: Launcher> {
@@ -39,17 +46,22 @@ pub(crate) struct Tasks<L: Launcher> {
     slots: std::sync::Mutex<HashMap<String, Slot<L::Sandbox>>>,
 }
 
-enum Slot<S> {
+enum Slot<S: Sandbox> {
     Reserved,
     Task(Arc<Task<S>>),
 }
 
+/// A process that was added to a sandbox of this kind.
+pub(crate) type ExecOf<S> = Exec<<S as Sandbox>::Execution>;
+
 /// One container's task.
-pub(crate) struct Task<S> {
+pub(crate) struct Task<S: Sandbox> {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     pub(crate) stdio: StdioPaths,
+    pub(crate) terminal: bool,
     pub(crate) sandbox: S,
+    execs: Execs<S::Execution>,
     phase: Mutex<Phase>,
     exit: watch::Sender<Option<Exit>>,
 }
@@ -59,6 +71,7 @@ pub(crate) struct Task<S> {
 pub(crate) enum Phase {
     Created,
     Running,
+    Paused,
     Stopped(Exit),
 }
 
@@ -67,6 +80,7 @@ impl Phase {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped(_) => "stopped",
         }
     }
@@ -82,12 +96,14 @@ impl<L: Launcher> Tasks<L> {
         let reservation = self.reserve(&request.id)?;
         let sandbox = self.launcher.create(&request).await?;
         let pid = sandbox.pid();
-        let CreateRequest { id, bundle, rootfs, stdio, .. } = request;
+        let CreateRequest { id, bundle, rootfs, stdio, terminal, .. } = request;
         let task = Arc::new(Task {
             id: id.clone(),
             bundle: bundle.clone(),
             stdio: stdio.clone(),
+            terminal,
             sandbox,
+            execs: Execs::new(),
             phase: Mutex::new(Phase::Created),
             exit: watch::Sender::new(None),
         });
@@ -95,7 +111,9 @@ impl<L: Launcher> Tasks<L> {
         let phase = task.phase.lock().await;
         reservation.fill(Arc::clone(&task));
         tokio::spawn(watch_exit(Arc::clone(&task), Arc::clone(&self.events)));
-        let io = TaskIO { stdin: stdio.stdin, stdout: stdio.stdout, stderr: stdio.stderr, ..TaskIO::default() };
+        tokio::spawn(watch_memory(Arc::clone(&task), Arc::clone(&self.events)));
+        let io =
+            TaskIO { stdin: stdio.stdin, stdout: stdio.stdout, stderr: stdio.stderr, terminal, ..TaskIO::default() };
         let event = TaskCreate {
             container_id: id,
             bundle: bundle.to_string_lossy().into_owned(),
@@ -128,13 +146,85 @@ impl<L: Launcher> Tasks<L> {
         Ok(pid)
     }
 
-    /// Sends a signal. Takes no lock: what hangs in its start must be killable.
-    pub(crate) fn kill(&self, id: &str, signal: u32, all: bool) -> Result<(), Error> {
+    /// Adds a process to a task, for [`Self::start_exec`].
+    pub(crate) async fn exec(&self, id: &str, request: ExecRequest) -> Result<(), Error> {
+        let task = self.get(id)?;
+        let phase = task.phase.lock().await;
+        match *phase {
+            Phase::Created | Phase::Running => task.execs.add(id, request, &*self.events),
+            Phase::Paused | Phase::Stopped(_) => Err(Error::NoExec { phase: phase.name() }),
+        }
+    }
+
+    /// Starts an added process. Returns its pid.
+    pub(crate) async fn start_exec(&self, id: &str, exec_id: &str) -> Result<u32, Error> {
+        let (task, phase) = self.state(id).await?;
+        let exec = task.execs.get(exec_id)?;
+        match phase {
+            // Not under its lock: a start may take long, and an end must not wait for it.
+            Phase::Created | Phase::Running => exec.start(&task.sandbox, &self.events).await,
+            Phase::Paused | Phase::Stopped(_) => Err(Error::NoExec { phase: phase.name() }),
+        }
+    }
+
+    /// An added process.
+    pub(crate) fn get_exec(&self, id: &str, exec_id: &str) -> Result<Arc<ExecOf<L::Sandbox>>, Error> {
+        self.get(id)?.execs.get(exec_id)
+    }
+
+    /// Removes an added process. Returns its pid and how it ended.
+    pub(crate) async fn delete_exec(&self, id: &str, exec_id: &str) -> Result<(u32, Exit), Error> {
+        self.get(id)?.execs.delete(exec_id).await
+    }
+
+    /// Sends a signal. Waits for no lock: what hangs in its start must be killable.
+    pub(crate) async fn kill(&self, id: &str, signal: u32, all: bool) -> Result<(), Error> {
         let task = self.get(id)?;
         if task.exit.borrow().is_some() {
             return Err(Error::Finished);
         }
-        task.sandbox.kill(signal, all)
+        task.sandbox.kill(signal, all)?;
+        // What stands still in cgroup v1 does not even die.
+        let paused = task.phase.try_lock().is_ok_and(|phase| *phase == Phase::Paused);
+        if paused && signal == libc::SIGKILL.unsigned_abs() {
+            task.sandbox.resume().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops every process of a running task where it is.
+    pub(crate) async fn pause(&self, id: &str) -> Result<(), Error> {
+        let task = self.get(id)?;
+        let mut phase = task.phase.lock().await;
+        if *phase != Phase::Running {
+            return Err(task.wrong_phase(*phase, "only a running task can be paused"));
+        }
+        task.sandbox.pause().await?;
+        *phase = Phase::Paused;
+        publish(&*self.events, TaskPaused { container_id: task.id.clone(), ..TaskPaused::default() });
+        Ok(())
+    }
+
+    /// Lets a paused task go on.
+    pub(crate) async fn resume(&self, id: &str) -> Result<(), Error> {
+        let task = self.get(id)?;
+        let mut phase = task.phase.lock().await;
+        if *phase != Phase::Paused {
+            return Err(task.wrong_phase(*phase, "only a paused task can be resumed"));
+        }
+        task.sandbox.resume().await?;
+        *phase = Phase::Running;
+        publish(&*self.events, TaskResumed { container_id: task.id.clone(), ..TaskResumed::default() });
+        Ok(())
+    }
+
+    /// Changes the limits of a task that has not ended.
+    pub(crate) async fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
+        let (task, phase) = self.state(id).await?;
+        if matches!(phase, Phase::Stopped(_)) {
+            return Err(task.wrong_phase(phase, "only a live task has limits"));
+        }
+        task.sandbox.update(resources).await
     }
 
     /// Waits for the end of a task.
@@ -156,7 +246,7 @@ impl<L: Launcher> Tasks<L> {
                 let _ = task.sandbox.kill(nix::libc::SIGKILL.unsigned_abs(), false);
                 self.wait(id).await?
             }
-            Phase::Running => return Err(task.wrong_phase(phase, "kill it before deleting it")),
+            Phase::Running | Phase::Paused => return Err(task.wrong_phase(phase, "kill it before deleting it")),
         };
         task.sandbox.remove().await?;
         if self.lock().remove(id).is_none() {
@@ -182,8 +272,11 @@ impl<L: Launcher> Tasks<L> {
         Ok((task, phase))
     }
 
-    pub(crate) fn pids(&self, id: &str) -> Result<Vec<u32>, Error> {
-        self.get(id)?.sandbox.pids()
+    /// All processes of a task, each with its name if it was added.
+    pub(crate) fn pids(&self, id: &str) -> Result<Vec<(u32, Option<String>)>, Error> {
+        let task = self.get(id)?;
+        let mut added = task.execs.pids();
+        Ok(task.sandbox.pids()?.into_iter().map(|pid| (pid, added.remove(&pid))).collect())
     }
 
     pub(crate) async fn stats(&self, id: &str) -> Result<Any, Error> {
@@ -227,9 +320,9 @@ impl<L: Launcher> Tasks<L> {
     }
 }
 
-impl<S> Task<S> {
+impl<S: Sandbox> Task<S> {
     fn wrong_phase(&self, phase: Phase, needs: &'static str) -> Error {
-        Error::WrongPhase { id: self.id.clone(), phase: phase.name(), needs }
+        Error::WrongPhase { what: "task", id: self.id.clone(), phase: phase.name(), needs }
     }
 }
 
@@ -257,8 +350,17 @@ impl<L: Launcher> Drop for Reservation<'_, L> {
 
 async fn watch_exit<S: Sandbox>(task: Arc<Task<S>>, events: Arc<dyn Publish>) {
     let exit = task.sandbox.exited().await;
+    if tokio::time::timeout(LAST, task.execs.ended()).await.is_err() {
+        log::warn!("a process of {} goes on after its init", task.id);
+    }
     let mut phase = task.phase.lock().await;
     *phase = Phase::Stopped(exit);
+    tokio::select! {
+        biased;
+        // Whoever is told of the end asks at once what it was of.
+        () = task.sandbox.out_of_memory() => publish_out_of_memory(&task, &*events),
+        () = std::future::ready(()) => {}
+    }
     let event = TaskExit {
         container_id: task.id.clone(),
         id: task.id.clone(),
@@ -271,6 +373,21 @@ async fn watch_exit<S: Sandbox>(task: Arc<Task<S>>, events: Arc<dyn Publish>) {
     task.exit.send_replace(Some(exit));
 }
 
+/// Tells of what the kernel kills for want of memory, as long as there is anything to kill.
+async fn watch_memory<S: Sandbox>(task: Arc<Task<S>>, events: Arc<dyn Publish>) {
+    let mut exit = task.exit.subscribe();
+    loop {
+        tokio::select! {
+            () = task.sandbox.out_of_memory() => publish_out_of_memory(&task, &*events),
+            _ = exit.wait_for(Option::is_some) => return,
+        }
+    }
+}
+
+fn publish_out_of_memory<S: Sandbox>(task: &Task<S>, events: &dyn Publish) {
+    publish(events, TaskOOM { container_id: task.id.clone(), ..TaskOOM::default() });
+}
+
 /// When it ended, as containerd writes it.
 pub(crate) fn timestamp(exit: Exit) -> Timestamp {
     convert_to_timestamp(Some(exit.at.into()))
@@ -278,188 +395,4 @@ pub(crate) fn timestamp(exit: Exit) -> Timestamp {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use std::{
-        sync::atomic::{AtomicBool, Ordering},
-        time::SystemTime,
-    };
-
-    use async_trait::async_trait;
-    use containerd_shim_protos::protobuf::MessageDyn;
-    use lighter_oci::Config;
-
-    use super::*;
-
-    /// Topics in the order in which they were published.
-    #[derive(Default)]
-    struct Topics(std::sync::Mutex<Vec<String>>);
-
-    impl Publish for Topics {
-        fn publish(&self, topic: String, _: Box<dyn MessageDyn>) {
-            self.0.lock().unwrap().push(topic);
-        }
-    }
-
-    /// A sandbox that ends when it is killed, or at once when it is started with the id `short`.
-    struct Stub {
-        id: String,
-        exit: watch::Sender<Option<Exit>>,
-        removed: Arc<AtomicBool>,
-    }
-
-    #[derive(Default)]
-    struct Stubs {
-        removed: Arc<AtomicBool>,
-    }
-
-    fn ended(status: u32) -> Exit {
-        Exit { status, at: SystemTime::UNIX_EPOCH }
-    }
-
-    #[async_trait]
-    impl Launcher for Stubs {
-        type Sandbox = Stub;
-        async fn create(&self, request: &CreateRequest) -> Result<Stub, Error> {
-            tokio::task::yield_now().await;
-            match request.id.as_str() {
-                "bad" => Err(lighter_launch::Error::Guest("no such thing".to_owned()).into()),
-                id => {
-                    Ok(Stub { id: id.to_owned(), exit: watch::Sender::new(None), removed: Arc::clone(&self.removed) })
-                }
-            }
-        }
-    }
-
-    #[async_trait]
-    impl Sandbox for Stub {
-        fn pid(&self) -> u32 {
-            42
-        }
-        async fn start(&self) -> Result<(), Error> {
-            if self.id == "short" {
-                self.exit.send_replace(Some(ended(0)));
-                // The exit is seen before the start is through.
-                tokio::task::yield_now().await;
-            }
-            if self.id == "unstartable" {
-                self.exit.send_replace(Some(ended(255)));
-                return Err(lighter_launch::Error::Guest("seal".to_owned()).into());
-            }
-            Ok(())
-        }
-        async fn exited(&self) -> Exit {
-            self.exit.subscribe().wait_for(Option::is_some).await.unwrap().unwrap()
-        }
-        fn kill(&self, signal: u32, _: bool) -> Result<(), Error> {
-            self.exit.send_replace(Some(ended(128 + signal)));
-            Ok(())
-        }
-        fn pids(&self) -> Result<Vec<u32>, Error> {
-            Ok(vec![42])
-        }
-        fn stats(&self) -> Result<Any, Error> {
-            Ok(Any::new())
-        }
-        fn close_stdin(&self) {}
-        async fn remove(&self) -> Result<(), Error> {
-            self.removed.store(true, Ordering::SeqCst);
-            Ok(())
-        }
-    }
-
-    fn request(id: &str) -> CreateRequest {
-        CreateRequest {
-            id: id.to_owned(),
-            bundle: PathBuf::from("/bundle"),
-            rootfs: Vec::new(),
-            stdio: StdioPaths::default(),
-            options: Config::default(),
-        }
-    }
-
-    fn tasks() -> (Arc<Tasks<Stubs>>, Arc<Topics>) {
-        let topics = Arc::new(Topics::default());
-        (Tasks::new(Stubs::default(), Arc::clone(&topics) as Arc<dyn Publish>), topics)
-    }
-
-    fn seen(topics: &Topics) -> Vec<String> {
-        topics.0.lock().unwrap().iter().map(|t| t.trim_start_matches("/tasks/").to_owned()).collect()
-    }
-
-    #[tokio::test]
-    async fn a_life_and_its_events() {
-        let (tasks, topics) = tasks();
-        assert_eq!(tasks.create(request("a")).await.unwrap(), 42);
-        assert_eq!(tasks.start("a").await.unwrap(), 42);
-        tasks.kill("a", 15, false).unwrap();
-        assert_eq!(tasks.wait("a").await.unwrap().status, 143);
-        assert_eq!(tasks.delete("a").await.unwrap().1.status, 143);
-        assert_eq!(seen(&topics), ["create", "start", "exit", "delete"]);
-        assert!(tasks.launcher.removed.load(Ordering::SeqCst));
-        assert!(tasks.is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_exit_never_overtakes_its_start() {
-        let (tasks, topics) = tasks();
-        tasks.create(request("short")).await.unwrap();
-        tasks.start("short").await.unwrap();
-        assert_eq!(tasks.wait("short").await.unwrap().status, 0);
-        assert_eq!(seen(&topics), ["create", "start", "exit"]);
-    }
-
-    #[tokio::test]
-    async fn many_wait_for_one_end() {
-        let (tasks, _) = tasks();
-        tasks.create(request("a")).await.unwrap();
-        tasks.start("a").await.unwrap();
-        let waiters: Vec<_> = (0..50)
-            .map(|_| {
-                let tasks = Arc::clone(&tasks);
-                tokio::spawn(async move { tasks.wait("a").await.unwrap().status })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        tasks.kill("a", 9, true).unwrap();
-        for waiter in waiters {
-            assert_eq!(waiter.await.unwrap(), 137);
-        }
-        assert_eq!(tasks.wait("a").await.unwrap().status, 137, "one who comes late is told as well");
-    }
-
-    #[tokio::test]
-    async fn a_failed_creation_frees_the_id_and_two_at_once_do_not_share_one() {
-        let (tasks, topics) = tasks();
-        for _ in 0..2 {
-            assert!(matches!(tasks.create(request("bad")).await, Err(Error::Launch(lighter_launch::Error::Guest(_)))));
-        }
-        let (first, second) = tokio::join!(tasks.create(request("a")), tasks.create(request("a")));
-        assert!(first.is_ok());
-        assert!(matches!(second, Err(Error::Exists(_))));
-        assert_eq!(seen(&topics), ["create"]);
-    }
-
-    #[tokio::test]
-    async fn calls_in_the_wrong_phase_say_so() {
-        let (tasks, topics) = tasks();
-        assert!(matches!(tasks.start("a").await, Err(Error::NotFound(_))));
-        tasks.create(request("a")).await.unwrap();
-        tasks.start("a").await.unwrap();
-        assert!(matches!(tasks.start("a").await, Err(Error::WrongPhase { .. })));
-        assert!(matches!(tasks.delete("a").await, Err(Error::WrongPhase { .. })));
-        tasks.kill("a", 9, false).unwrap();
-        tasks.wait("a").await.unwrap();
-        assert!(matches!(tasks.kill("a", 9, false), Err(Error::Finished)));
-        assert!(matches!(tasks.stats("a").await, Err(Error::WrongPhase { .. })));
-        tasks.delete("a").await.unwrap();
-        assert!(matches!(tasks.delete("a").await, Err(Error::NotFound(_))));
-
-        tasks.create(request("never started")).await.unwrap();
-        assert_eq!(tasks.delete("never started").await.unwrap().1.status, 137);
-        tasks.create(request("unstartable")).await.unwrap();
-        assert!(matches!(tasks.start("unstartable").await, Err(Error::Launch(lighter_launch::Error::Guest(_)))));
-        assert_eq!(tasks.wait("unstartable").await.unwrap().status, 255);
-        let starts = seen(&topics).iter().filter(|t| *t == "start").count();
-        assert_eq!(starts, 1, "what failed to start is not reported as started");
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! What passes between the daemon and a runner: descriptors with fixed numbers, and status lines.
 
-use std::os::fd::RawFd;
+use std::{os::fd::RawFd, path::PathBuf};
 
+use lighter_oci::Plan;
 use serde::{Deserialize, Serialize};
 
 /// The stream that [`Status`] lines are written to. Standard input holds the plan as JSON.
@@ -12,6 +13,18 @@ pub const FD_STDIN: RawFd = 4;
 pub const FD_STDOUT: RawFd = 5;
 /// The guest's standard error.
 pub const FD_STDERR: RawFd = 6;
+
+/// What `exec` reads in place of a plan: a process that joins a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecPlan {
+    /// As for a container of its own, of which only the process is made. Its root filesystem is the container's, with what
+    /// is mounted there.
+    pub plan: Plan,
+    /// The container's init, in the daemon's PID namespace.
+    pub init: i32,
+    /// The folders of the container's cgroup, one a hierarchy.
+    pub cgroups: Vec<PathBuf>,
+}
 
 /// One line of JSON: first `Created` or `Failed` from the creating process, then, after the start signal, from the
 /// container's init:

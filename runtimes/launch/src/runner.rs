@@ -1,4 +1,4 @@
-//! Runner processes: `lighter-ENGINE create`, with the plan and the guest's streams on inherited descriptors.
+//! Runner processes: `lighter-ENGINE create` and `exec`, with the plan and the guest's streams on inherited descriptors.
 
 use std::{
     ffi::CString,
@@ -14,8 +14,9 @@ use std::{
 
 use command_fds::{CommandFdExt, FdMapping};
 use lighter_oci::Plan;
-use lighter_runtime_api::protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status};
+use lighter_runtime_api::protocol::{ExecPlan, FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status};
 use rustix::process::Signal;
+use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::UnixStream,
@@ -63,6 +64,24 @@ impl Runner {
     /// # Errors
     /// The executable can't be run, or a system call failed.
     pub fn spawn(path: &Path, plan: &Plan, guest: GuestStdio) -> Result<Self, Error> {
+        Self::run(path, "create", plan, plan.state.join(&plan.id), guest)
+    }
+
+    /// Starts `path exec` for a process that joins a container.
+    ///
+    /// # Errors
+    /// As for [`Self::spawn`].
+    pub fn spawn_exec(path: &Path, exec: &ExecPlan, guest: GuestStdio) -> Result<Self, Error> {
+        Self::run(path, "exec", exec, exec.plan.state.join(&exec.plan.id), guest)
+    }
+
+    fn run(
+        path: &Path,
+        action: &str,
+        plan: &impl Serialize,
+        state: PathBuf,
+        guest: GuestStdio,
+    ) -> Result<Self, Error> {
         let (ours, theirs) = StdUnixStream::pair().map_err(Error::system("make status stream"))?;
         ours.set_nonblocking(true).map_err(Error::system("make status stream"))?;
         let json = serde_json::to_vec(plan).map_err(|error| Error::system("encode plan")(io::Error::from(error)))?;
@@ -70,7 +89,7 @@ impl Runner {
         let mapping = |parent_fd, child_fd| FdMapping { parent_fd, child_fd };
         let mut command = Command::new(path);
         command
-            .arg("create")
+            .arg(action)
             .env_clear()
             .current_dir("/")
             .stdin(memory_file("plan", &json)?)
@@ -85,7 +104,7 @@ impl Runner {
             .map_err(|error| Error::system("map descriptors")(io::Error::other(error)))?;
         let child = command.spawn().map_err(|source| Error::RunRunner { path: path.to_owned(), source })?;
         let process = Child::new(child.id().cast_signed())?;
-        Ok(Self { process, status: ours, said, state: plan.state.join(&plan.id) })
+        Ok(Self { process, status: ours, said, state })
     }
 
     /// Waits until the sandbox stands, and for the runner's end.
@@ -93,6 +112,27 @@ impl Runner {
     /// # Errors
     /// [`Error::Guest`] with what is wrong with the image or the host, [`Error::RunnerDied`] if it can't tell any more.
     pub async fn created(&self) -> Result<Init, Error> {
+        let (process, status) = self.answer().await?;
+        Ok(Init { process, status: Mutex::new(status), state: self.state.clone() })
+    }
+
+    /// Waits until the process that was to join a container runs its program, and for the runner's end.
+    ///
+    /// # Errors
+    /// As for [`Self::created`] and [`Init::start`].
+    pub async fn joined(&self) -> Result<Child, Error> {
+        let (process, mut status) = self.answer().await?;
+        if let Err(error) = running(&mut status).await {
+            // It ends by itself; nobody else will reap it.
+            let _ = process.kill(Signal::KILL);
+            process.exited().await;
+            return Err(error);
+        }
+        Ok(process)
+    }
+
+    /// The process that the runner has forked.
+    async fn answer(&self) -> Result<(Child, BufReader<UnixStream>), Error> {
         let status = self.status.try_clone().and_then(UnixStream::from_std);
         let mut status = BufReader::new(status.map_err(Error::system("watch status stream"))?);
         let answer = next_status(&mut status).await;
@@ -108,7 +148,7 @@ impl Runner {
                 if let Some(pid) = background {
                     watch(pid);
                 }
-                Ok(Init { process, status: Mutex::new(status), state: self.state.clone() })
+                Ok((process, status))
             }
             (Some(Status::Failed { message }), _) => Err(Error::Guest(with_details(message, &innermost(&self.said)))),
             (Some(Status::Created { .. } | Status::Started | Status::Executing) | None, _) => {
@@ -146,17 +186,7 @@ impl Init {
     pub async fn start(&self) -> Result<(), Error> {
         let mut status = self.status.lock().await;
         signal_start(&self.state)?;
-        match next_status(&mut status).await? {
-            Some(Status::Started) => Ok(()),
-            Some(Status::Executing) => match next_status(&mut status).await? {
-                // An exec closes the stream. Whoever was killed in this very moment was started, too.
-                None => Ok(()),
-                Some(Status::Failed { message }) => Err(Error::Guest(message)),
-                Some(Status::Created { .. } | Status::Started | Status::Executing) => Err(Error::InitDied),
-            },
-            Some(Status::Failed { message }) => Err(Error::Guest(message)),
-            Some(Status::Created { .. }) | None => Err(Error::InitDied),
-        }
+        running(&mut status).await
     }
 
     /// Waits for its end and reaps it.
@@ -170,6 +200,21 @@ impl Init {
     /// [`Error::Finished`] if it has ended.
     pub fn kill(&self, signal: Signal) -> Result<(), Error> {
         self.process.kill(signal)
+    }
+}
+
+/// Waits until a guest's first instruction is next.
+async fn running(status: &mut BufReader<UnixStream>) -> Result<(), Error> {
+    match next_status(status).await? {
+        Some(Status::Started) => Ok(()),
+        Some(Status::Executing) => match next_status(status).await? {
+            // An exec closes the stream. Whoever was killed in this very moment was started, too.
+            None => Ok(()),
+            Some(Status::Failed { message }) => Err(Error::Guest(message)),
+            Some(Status::Created { .. } | Status::Started | Status::Executing) => Err(Error::InitDied),
+        },
+        Some(Status::Failed { message }) => Err(Error::Guest(message)),
+        Some(Status::Created { .. }) | None => Err(Error::InitDied),
     }
 }
 

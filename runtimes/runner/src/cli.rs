@@ -9,15 +9,17 @@ use std::{
 
 use lighter_oci::{Module, Plan};
 use lighter_runtime_api::{
-    About, Backend, COMMIT,
-    protocol::{FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status},
+    About, Backend, COMMIT, Identity,
+    protocol::{ExecPlan, FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status},
 };
 use nix::sys::signal::Signal;
 
 use crate::{
     Error, background, compile,
     create::{Stdio, create},
-    diagnostics, refusal, signals,
+    diagnostics,
+    join::join,
+    refusal, signals,
     status::StatusStream,
 };
 
@@ -27,7 +29,14 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
     let identity = backend.identity();
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["create"] => run_create(backend),
+        ["create"] => run_for_shim(&backend.identity(), |stdio, status| {
+            let plan: Plan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
+            create(backend, plan, stdio, status)
+        }),
+        ["exec"] => run_for_shim(&backend.identity(), |stdio, status| {
+            let plan: ExecPlan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
+            join(backend, plan, stdio, status)
+        }),
         ["compile", ref options @ ..] => run_compile(&backend, options),
         ["about"] => {
             let about = About {
@@ -53,8 +62,8 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
         ["--help" | "-h"] => {
             println!(
                 "Runs one WebAssembly container on {} {}.\n\n\
-                 The shim starts it as `lighter-{} create`, with the plan on standard input and the container's\n\
-                 streams on descriptors {FD_STATUS} to {FD_STDERR}. To run an image, use the shim:\n\n  \
+                 The shim starts it as `lighter-{} create`, or `exec` for another process of the container, with the\n\
+                 plan on standard input and the process's streams on descriptors {FD_STATUS} to {FD_STDERR}. To run an image, use the shim:\n\n  \
                  docker run --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE\n  \
                  ctr run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE NAME\n\n\
                  `lighter-{} about` prints what the engine can run. {COMPILE_USAGE}",
@@ -63,7 +72,10 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("lighter-{}: expected `create`, `compile`, `about`, `--version` or `--help`", identity.name);
+            eprintln!(
+                "lighter-{}: expected `create`, `exec`, `compile`, `about`, `--version` or `--help`",
+                identity.name
+            );
             ExitCode::from(2)
         }
     }
@@ -125,19 +137,18 @@ fn compile_options<'a>(mut options: &'a [&'a str]) -> Option<(&'a Path, u64, boo
     }
 }
 
-fn run_create<B: Backend>(backend: B) -> ExitCode {
+/// Makes a process of a container's, and tells the shim of it.
+fn run_for_shim(identity: &Identity, make: impl FnOnce(Stdio, StatusStream) -> Result<Status, Error>) -> ExitCode {
     // A daemon that dies takes its unfinished creations with it.
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let Some((status, report, stdio)) = inherited() else {
-        eprintln!("lighter-{}: `create` is for the shim; see --help", backend.identity().name);
+        eprintln!("lighter-{}: `create` and `exec` are for the shim; see --help", identity.name);
         return ExitCode::from(2);
     };
-    let name = backend.identity().name;
     let created = (|| {
         signals::install().map_err(|e| Error::Seal { operation: "install signal handlers", why: e.to_string() })?;
         diagnostics::install().map_err(|e| Error::Seal { operation: "keep standard error", why: e.to_string() })?;
-        let plan: Plan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
-        create(backend, plan, stdio, status)
+        make(stdio, status)
     })();
     match created {
         Ok(created) => {
@@ -145,7 +156,7 @@ fn run_create<B: Backend>(backend: B) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            report.send(&Status::Failed { message: refusal::message(&error, name) });
+            report.send(&Status::Failed { message: refusal::message(&error, identity.name) });
             ExitCode::FAILURE
         }
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType, workload::Executor};
-use lighter_oci::{Plan, Program};
+use lighter_oci::{Plan, Program, Terminal};
 use lighter_runtime_api::{Backend, Isolation, protocol::Status};
 use nix::{
     sys::signal::{Signal, kill},
@@ -24,7 +24,7 @@ use crate::{
     devices,
     exec::Exec,
     gaps,
-    init::Init,
+    init::{Init, Payload},
     layer, legacy,
     seal::Seal,
     status::StatusStream,
@@ -40,45 +40,67 @@ pub(crate) struct Stdio {
 
 /// Builds the sandbox. Returns what to tell the daemon: the init's pid, as this process sees it.
 pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
-    match (plan.program, backend.isolation()) {
-        (Program::Wasm, Isolation::Sealed) => sealed(backend, plan, stdio, status),
-        (Program::Native, Isolation::Own) => native(plan, stdio, status),
-        (Program::Native, Isolation::Sealed) => Err(Error::WrongEngine {
-            entrypoint: plan.entrypoint,
-            is: "a native program",
-            engine: backend.identity().name,
-            other: Program::NATIVE,
-        }),
-        (Program::Wasm, Isolation::Own) => Err(Error::WrongEngine {
-            entrypoint: plan.entrypoint,
-            is: "WebAssembly",
-            engine: backend.identity().name,
-            other: "one for WebAssembly, or leave the choice out",
-        }),
+    match kind(&backend, &plan)? {
+        Isolation::Sealed => sealed(backend, plan, stdio, status),
+        Isolation::Own => native(plan, stdio, status),
     }
 }
 
-/// A guest that runs in this process's child, behind the seal.
-fn sealed<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
-    let module = layer::find(&plan)?;
-    make_working_directory(&plan)?;
+/// How a plan's program is kept from the host, if this engine runs it at all.
+pub(crate) fn kind<B: Backend>(backend: &B, plan: &Plan) -> Result<Isolation, Error> {
+    let wrong = |is, other| {
+        Err(Error::WrongEngine { entrypoint: plan.entrypoint.clone(), is, engine: backend.identity().name, other })
+    };
+    match (plan.program, backend.isolation()) {
+        (Program::Wasm, Isolation::Sealed) => Ok(Isolation::Sealed),
+        (Program::Native, Isolation::Own) => Ok(Isolation::Own),
+        (Program::Native, Isolation::Sealed) => wrong("a native program", Program::NATIVE),
+        (Program::Wasm, Isolation::Own) => wrong("WebAssembly", "one for WebAssembly, or leave the choice out"),
+    }
+}
 
+/// A guest that is ready to run, and the seal for the process that it will run in.
+pub(crate) struct Prepared<L> {
+    pub(crate) loaded: L,
+    pub(crate) seal: Seal,
+    /// For the log, a line each.
+    pub(crate) notes: Vec<String>,
+    /// Id of the process that makes better code.
+    pub(crate) background: Option<u32>,
+}
+
+/// Loads a plan's module, and prepares the seal. What was opened for it stays open behind the seal, and `status`.
+pub(crate) fn prepare<B: Backend>(
+    backend: &B,
+    plan: &Plan,
+    status: &StatusStream,
+) -> Result<Prepared<B::Loaded>, Error> {
+    let module = layer::find(plan)?;
     let before = open_descriptors()?;
-    let Compiled { loaded, mut notes, background } = compile::load(&backend, &plan, module)?;
+    let Compiled { loaded, mut notes, background } = compile::load(backend, plan, module)?;
     // What the engine holds on to: the file that its code and memory images are mapped from.
     let after = open_descriptors()?;
     let held: Vec<&(RawFd, PathBuf)> = after.difference(&before).collect();
     let page_maps = held.iter().filter(|(_, target)| target.ends_with("pagemap")).map(|(fd, _)| *fd).collect();
     let mut keep: BTreeSet<RawFd> = held.iter().map(|(fd, _)| *fd).collect();
     keep.extend([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO, status.as_raw_fd()]);
-
-    if plan.user_namespace {
-        user_namespace::enter()?;
-    }
     notes.extend(backend.notes(&loaded));
     let sockets = backend.sockets(&loaded, &plan.guest);
     let seal = Seal::new(keep, plan.seccomp.clone(), plan.apparmor.clone(), &sockets)?.with_page_maps(page_maps);
-    let init = Init::new(backend, loaded, plan.guest.clone(), seal, status, plan.tethered);
+    Ok(Prepared { loaded, seal, notes, background })
+}
+
+/// A guest that runs in this process's child, behind the seal.
+fn sealed<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
+    let Prepared { loaded, seal, notes, background } = prepare(&backend, &plan, &status)?;
+    make_working_directory(&plan)?;
+    if plan.user_namespace {
+        user_namespace::enter()?;
+    }
+    let terminal = plan.terminal.is_some();
+    let guest = plan.guest.clone();
+    let payload = Payload { backend, loaded, guest, seal, status, terminal, tethered: plan.tethered, joined: false };
+    let init = Init::new(payload);
     Ok(Status::Created { pid: build(&plan, init, stdio)?, notes, background })
 }
 
@@ -109,8 +131,13 @@ fn native(mut plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, 
 /// Has libcontainer build the sandbox with this init. Returns the init's pid.
 fn build(plan: &Plan, init: impl Executor + Clone + 'static, stdio: Stdio) -> Result<i32, Error> {
     write_state(&plan.state, &plan.sandbox)?;
+    let socket = match &plan.terminal {
+        Some(Terminal::Made { socket }) => Some(socket.clone()),
+        Some(Terminal::Inherited) | None => None,
+    };
     let container = ContainerBuilder::new(plan.id.clone(), SyscallType::default())
         .with_executor(init)
+        .with_console_socket(socket)
         .with_root_path(&plan.state)?
         .with_stdin(stdio.stdin)
         .with_stdout(stdio.stdout)

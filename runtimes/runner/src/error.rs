@@ -142,6 +142,14 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// A step into a running container failed; the program did not run.
+    #[error("join container: {operation}: {why}")]
+    Join {
+        /// Such as `enter namespace pid`.
+        operation: &'static str,
+        /// What the kernel says.
+        why: String,
+    },
     /// Something of the shim's that a native program would inherit can't be put away.
     #[error("{operation}: {why}")]
     Legacy {

@@ -26,10 +26,13 @@ use nix::{
 };
 use oci_spec::runtime::Spec;
 
-use crate::{Error, init::exit, legacy, signals, status::StatusStream};
+use crate::{
+    Error,
+    init::{NOT_STARTED, exit},
+    legacy, signals,
+    status::StatusStream,
+};
 
-/// Exit code of an init that never came to run its program. Start has failed with the cause.
-const NOT_STARTED: i32 = 255;
 /// Bytes of `/etc/passwd` that are looked at.
 const PASSWD: u64 = 1 << 20;
 
@@ -47,7 +50,7 @@ struct Program {
 }
 
 /// The arguments of `execve`.
-struct Image {
+pub(crate) struct Image {
     path: CString,
     args: Vec<CString>,
     env: Vec<CString>,
@@ -85,17 +88,23 @@ impl Executor for Exec {
         if program.tethered && (prctl::set_pdeathsig(Signal::SIGKILL).is_err() || program.status.is_abandoned()) {
             exit(NOT_STARTED);
         }
-        legacy::drop_signals();
-        program.status.send(&Status::Executing);
-        let Err(errno) = execve(&image.path, &image.args, &image.env);
-        let path = image.path.to_string_lossy();
-        program.status.send(&Status::Failed { message: exec_error(&path, errno).to_string() });
-        exit(NOT_STARTED)
+        image.replace_process(&program.status)
     }
 }
 
 impl Image {
-    fn of(guest: &Guest, user: u32) -> Result<Self, Error> {
+    /// Runs it in this process's place.
+    pub(crate) fn replace_process(&self, status: &StatusStream) -> ! {
+        legacy::drop_signals();
+        status.send(&Status::Executing);
+        let Err(errno) = execve(&self.path, &self.args, &self.env);
+        let path = self.path.to_string_lossy();
+        status.send(&Status::Failed { message: exec_error(&path, errno).to_string() });
+        exit(NOT_STARTED)
+    }
+
+    /// Finds the program in this process's root filesystem, with its user's rights.
+    pub(crate) fn of(guest: &Guest, user: u32) -> Result<Self, Error> {
         let name = guest.args.first().map_or("", String::as_str);
         let path_env = guest.env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value.as_str());
         let path = look_up(name, path_env)?;

@@ -1,4 +1,5 @@
-//! The container's init: waits for the start signal inside libcontainer, then seals itself and runs the guest.
+//! The container's init: waits for the start signal inside libcontainer, then seals itself and runs the guest. A process that
+//! joins a container does the same, without the wait.
 
 use std::{
     cell::RefCell,
@@ -14,37 +15,36 @@ use lighter_runtime_api::{Backend, Guest, Outcome, protocol::Status};
 use nix::sys::{prctl, signal::Signal};
 use oci_spec::runtime::Spec;
 
-use crate::{seal::Seal, signals, status::StatusStream};
+use crate::{seal::Seal, signals, status::StatusStream, terminal};
 
 /// Exit code of a trap, as a shell shows an abort: 128 + SIGABRT.
 const TRAPPED: i32 = 134;
 /// Exit code of an init that never came to run its guest. Start has failed with the cause.
-const NOT_STARTED: i32 = 255;
+pub(crate) const NOT_STARTED: i32 = 255;
 /// Where Kubernetes mounts the file that it shows as a container's termination message.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// libcontainer's executor. It demands `Clone`, though only one clone ever runs, in the forked init.
 pub(crate) struct Init<B: Backend>(Rc<RefCell<Option<Payload<B>>>>);
 
-struct Payload<B: Backend> {
-    backend: B,
-    loaded: B::Loaded,
-    guest: Guest,
-    seal: Seal,
-    status: StatusStream,
-    tethered: bool,
+/// All that running a guest takes.
+pub(crate) struct Payload<B: Backend> {
+    pub(crate) backend: B,
+    pub(crate) loaded: B::Loaded,
+    pub(crate) guest: Guest,
+    pub(crate) seal: Seal,
+    pub(crate) status: StatusStream,
+    /// Whether the standard streams are a terminal, which is to be the guest's.
+    pub(crate) terminal: bool,
+    /// Whether it ends with the process that launched it.
+    pub(crate) tethered: bool,
+    /// Whether the container is another's: its end is not the container's.
+    pub(crate) joined: bool,
 }
 
 impl<B: Backend> Init<B> {
-    pub(crate) fn new(
-        backend: B,
-        loaded: B::Loaded,
-        guest: Guest,
-        seal: Seal,
-        status: StatusStream,
-        tethered: bool,
-    ) -> Self {
-        Self(Rc::new(RefCell::new(Some(Payload { backend, loaded, guest, seal, status, tethered }))))
+    pub(crate) fn new(payload: Payload<B>) -> Self {
+        Self(Rc::new(RefCell::new(Some(payload))))
     }
 }
 
@@ -77,8 +77,8 @@ impl<B: Backend> Executor for Init<B> {
 
 impl<B: Backend> Payload<B> {
     /// Returns the process's exit code.
-    fn run(self) -> i32 {
-        let Self { backend, loaded, guest, seal, status, tethered } = self;
+    pub(crate) fn run(self) -> i32 {
+        let Self { backend, loaded, guest, seal, status, terminal, tethered, joined } = self;
         // What `ps` and `top` show; libcontainer left its own.
         if let Ok(name) = CString::new(format!("lighter-{}", backend.identity().name)) {
             let _ = prctl::set_name(&name);
@@ -92,7 +92,8 @@ impl<B: Backend> Payload<B> {
         let report = Rc::clone(&status);
         // Building the sandbox took code that running a guest does not take. Not giving it back is no reason to fail.
         let _ = seal.file_pages().map(signals::give_back_later);
-        let outcome = seal.apply().and_then(|()| {
+        let terminal = if terminal { terminal::control() } else { Ok(()) };
+        let outcome = terminal.and_then(|()| seal.apply()).and_then(|()| {
             let ready = Box::new(move || {
                 // Taken, so that the descriptor is closed before the guest runs.
                 if let Some(status) = report.borrow_mut().take() {
@@ -104,7 +105,7 @@ impl<B: Backend> Payload<B> {
         match outcome {
             Ok(Outcome::Exited(code)) => code.into(),
             Ok(Outcome::Trapped(trace)) => {
-                tell_trap(&trace);
+                tell_trap(&trace, joined);
                 TRAPPED
             }
             Err(error) => {
@@ -119,9 +120,13 @@ impl<B: Backend> Payload<B> {
     }
 }
 
-/// Says a trap where people look: on the container's stderr and in Kubernetes' termination message.
-fn tell_trap(trace: &str) {
+/// Says a trap where people look: on the process's stderr, and where it was the container's, in Kubernetes' termination
+/// message.
+fn tell_trap(trace: &str, joined: bool) {
     let _ = writeln!(io::stderr(), "{}", trace.trim_end());
+    if joined {
+        return;
+    }
     // Never created: it exists where somebody mounted it. Kubernetes reads 4096 bytes.
     if let Ok(mut file) = OpenOptions::new().write(true).open(TERMINATION_LOG) {
         let bytes = trace.as_bytes();

@@ -5,6 +5,8 @@
 //!                                                                      └─ report the init's pid, exit
 //! ```
 //!
+//! `exec` does the same for a process that joins a container: it enters namespaces in place of making them.
+//!
 //! A native program needs none of the middle, and its init execs it instead of sealing itself.
 //!
 //! Everything that can be wrong with a module is found before the fork, so that Create fails with its cause and there is
@@ -22,6 +24,7 @@ mod error;
 mod exec;
 mod gaps;
 mod init;
+mod join;
 mod layer;
 mod legacy;
 mod refusal;
@@ -29,6 +32,7 @@ mod refusal;
 pub mod seal;
 mod signals;
 mod status;
+mod terminal;
 mod user_namespace;
 
 pub use cli::main;

@@ -52,6 +52,7 @@ impl Sandbox {
         let cache_bytes = engines::cache_bytes()?;
         let cache = cache_folder()?;
         let request = PlanRequest {
+            otherwise: None,
             id: folder.id(),
             bundle: folder.path(),
             rootfs: Some(&folder.rootfs()),

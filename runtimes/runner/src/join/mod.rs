@@ -1,0 +1,140 @@
+//! `exec`: a process that joins a running container.
+//!
+//! Not by libcontainer's tenants: those run without the container's seccomp profile, and look for a `/proc`, which the seal
+//! has taken away. It is libcontainer's single steps, in the order of runc's `setns_init_linux.go`.
+
+mod container;
+mod identity;
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    path::Path,
+};
+
+use libcontainer::{syscall::syscall::create_syscall, tty};
+use lighter_oci::{Plan, Terminal};
+use lighter_runtime_api::{
+    Backend, Isolation,
+    protocol::{ExecPlan, Status},
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid},
+};
+
+use crate::{
+    Error,
+    create::{Prepared, Stdio, kind, prepare},
+    exec::Image,
+    init::{NOT_STARTED, Payload, exit},
+    legacy,
+    status::StatusStream,
+};
+use container::Container;
+
+/// Puts a process into a container. Returns what to tell the daemon: its pid, as this process sees it.
+///
+/// In the child it does not return: it is the program, or has said on `status` why it can't be.
+pub(crate) fn join<B: Backend>(
+    backend: B,
+    exec: ExecPlan,
+    stdio: Stdio,
+    status: StatusStream,
+) -> Result<Status, Error> {
+    let ExecPlan { plan, init, cgroups } = exec;
+    let container = Container::open(init, &cgroups)?;
+    match kind(&backend, &plan)? {
+        Isolation::Sealed => {
+            // Before the container's cgroup is entered: its limits are the guest's.
+            let Prepared { loaded, seal, notes, background } = prepare(&backend, &plan, &status)?;
+            if let Some(pid) = fork_into(&container)? {
+                return Ok(Status::Created { pid, notes, background });
+            }
+            let terminal = plan.terminal.is_some();
+            let guest = plan.guest.clone();
+            let payload = Payload { backend, loaded, guest, seal, status, terminal, tethered: false, joined: true };
+            match own_mounts(container).and_then(|()| identity::assume(&plan.sandbox)).and_then(|()| connect(stdio)) {
+                Ok(()) => exit(payload.run()),
+                Err(error) => give_up(&payload.status, &error),
+            }
+        }
+        Isolation::Own => {
+            legacy::drop_identity()?;
+            let console = console(&plan)?;
+            if let Some(pid) = fork_into(&container)? {
+                return Ok(Status::Created { pid, notes: Vec::new(), background: None });
+            }
+            match container.enter().and_then(|()| program(&plan, stdio, console)) {
+                Ok(image) => image.replace_process(&status),
+                Err(error) => give_up(&status, &error),
+            }
+        }
+    }
+}
+
+/// Forks a child into the container's cgroup and PID namespace. Returns its pid, and nothing in the child.
+#[allow(unsafe_code)]
+fn fork_into(container: &Container) -> Result<Option<i32>, Error> {
+    container.enter_first()?;
+    // SAFETY: this process has one thread, so that nobody else's lock can be held in the child.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { child }) => Ok(Some(child.as_raw())),
+        Ok(ForkResult::Child) => setsid().map(|_| None).map_err(failed("make a session")),
+        Err(errno) => Err(failed("fork")(errno)),
+    }
+}
+
+/// Enters the container with mounts of this process's own: the seal takes some away that a native program in the same
+/// container has use for.
+fn own_mounts(container: Container) -> Result<(), Error> {
+    container.enter()?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(failed("make mounts private"))
+}
+
+/// Finds the program, as its user, once the streams are its own.
+fn program(plan: &Plan, stdio: Stdio, console: Option<UnixStream>) -> Result<Image, Error> {
+    match console {
+        // Its descriptors are marked to be closed by the exec.
+        Some(console) => tty::setup_console(&*create_syscall(), console.as_raw_fd(), false)
+            .map_err(|error| failed("make a terminal")(error))?,
+        None => connect(stdio)?,
+    }
+    identity::assume(&plan.sandbox)?;
+    let user = plan.sandbox.process().as_ref().map_or(0, |process| process.user().uid());
+    Image::of(&plan.guest, user)
+}
+
+/// Makes the inherited streams the standard ones.
+fn connect(stdio: Stdio) -> Result<(), Error> {
+    dup2_stdin(&stdio.stdin)
+        .and_then(|()| dup2_stdout(&stdio.stdout))
+        .and_then(|()| dup2_stderr(&stdio.stderr))
+        .map_err(failed("connect standard streams"))
+}
+
+/// The socket that waits for the other end of the terminal.
+fn console(plan: &Plan) -> Result<Option<UnixStream>, Error> {
+    let Some(Terminal::Made { socket }) = &plan.terminal else { return Ok(None) };
+    let connect = || -> io::Result<UnixStream> {
+        // By descriptor: a folder's path may be longer than a socket's name may be.
+        let folder = File::open(socket.parent().unwrap_or(socket))?;
+        let name = Path::new(socket.file_name().unwrap_or_default());
+        UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
+    };
+    connect().map(Some).map_err(failed("reach the terminal's socket"))
+}
+
+fn give_up(status: &StatusStream, error: &Error) -> ! {
+    status.send(&Status::Failed { message: error.to_string() });
+    exit(NOT_STARTED)
+}
+
+/// An [`Error::Join`] of this operation.
+fn failed<E: ToString>(operation: &'static str) -> impl Fn(E) -> Error {
+    move |error| Error::Join { operation, why: error.to_string() }
+}
