@@ -29,11 +29,12 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
     let identity = backend.identity();
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["create"] => run_for_shim(&backend.identity(), |stdio, status| {
+        ["create"] => run_for_shim(&identity, |stdio, status, report| {
             let plan: Plan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
-            create(backend, plan, stdio, status)
+            report.send(&create(backend, plan, stdio, status)?);
+            Ok(())
         }),
-        ["exec"] => run_for_shim(&backend.identity(), |stdio, status| {
+        ["exec"] => run_for_shim(&identity, |stdio, status, _| {
             let plan: ExecPlan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
             join(backend, plan, stdio, status)
         }),
@@ -138,7 +139,10 @@ fn compile_options<'a>(mut options: &'a [&'a str]) -> Option<(&'a Path, u64, boo
 }
 
 /// Makes a process of a container's, and tells the shim of it.
-fn run_for_shim(identity: &Identity, make: impl FnOnce(Stdio, StatusStream) -> Result<Status, Error>) -> ExitCode {
+fn run_for_shim(
+    identity: &Identity,
+    make: impl FnOnce(Stdio, StatusStream, &StatusStream) -> Result<(), Error>,
+) -> ExitCode {
     // A daemon that dies takes its unfinished creations with it.
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let Some((status, report, stdio)) = inherited() else {
@@ -148,13 +152,10 @@ fn run_for_shim(identity: &Identity, make: impl FnOnce(Stdio, StatusStream) -> R
     let created = (|| {
         signals::install().map_err(|e| Error::Seal { operation: "install signal handlers", why: e.to_string() })?;
         diagnostics::install().map_err(|e| Error::Seal { operation: "keep standard error", why: e.to_string() })?;
-        make(stdio, status)
+        make(stdio, status, &report)
     })();
     match created {
-        Ok(created) => {
-            report.send(&created);
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report.send(&Status::Failed { message: refusal::message(&error, identity.name) });
             ExitCode::FAILURE

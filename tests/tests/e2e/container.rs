@@ -36,6 +36,12 @@ impl<'bed> Container<'bed> {
         self.bed.docker(&[&[command], flags, &[self.name.as_str()]].concat()).run()
     }
 
+    /// `docker exec --detach NAME ARGS`.
+    #[track_caller]
+    pub(crate) fn docker_exec_detached(&self, args: &[&str]) {
+        self.bed.docker(&[&["exec", "--detach", &self.name], args].concat()).run().ok();
+    }
+
     /// What `docker inspect` says of it by a template.
     #[track_caller]
     pub(crate) fn inspect(&self, template: &str) -> String {

@@ -8,6 +8,7 @@ use lighter_tests::{Bed, Image, Output, RUNTIME, Suite, on_every_suite};
 
 on_every_suite! {
     programs,
+    added_programs,
     limits_of_what_it_may,
     files,
     networks,
@@ -274,6 +275,58 @@ fn what_cannot_be_run(suite: Suite) {
         let output = run(bed, true, RUNTIME, &flags, &[program]);
         assert!(output.status > 0 && output.stderr.contains(message), "{output}");
     }
+}
+
+/// What is added to a container is given what its own program is, no more and no less.
+fn added_programs(suite: Suite) {
+    let bed = bed(suite, true);
+    let rows: [&[&str]; 7] = [
+        &[],
+        &["--user", "1234:4321"],
+        &["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"],
+        &["--security-opt", "no-new-privileges", "--pids-limit", "50"],
+        &["--security-opt", "seccomp=unconfined"],
+        &["--ulimit", "nofile=100:200", "--read-only", "--tmpfs", "/tmp"],
+        &["--privileged"],
+    ];
+    for flags in rows {
+        let mut outcomes = Vec::new();
+        for runtime in [RUNC, RUNTIME] {
+            let flags = [&["--hostname", "native"], flags].concat();
+            let kept = Kept::start(bed, runtime, &flags, "echo ready; exec sleep 1000");
+            let exec = |flags: &[&str], args: &[&str]| {
+                bed.docker(&[&["exec"], flags, &[&name()], args].concat()).stdin("typed\n").run()
+            };
+            let mut outcome: Vec<(i32, String, String)> = Vec::new();
+            let mut add =
+                |output: Output| outcome.push((output.status, normal(&output.stdout), normal(&output.stderr)));
+            add(exec(&[], &["sh", "-c", &PROBE.replace("NSsid|", "")]));
+            if !flags.contains(&"--privileged") {
+                add(exec(&[], &["sh", "-c", ATTEMPTS]));
+            }
+            add(exec(&["--user", "u", "--env", "A=1", "--workdir", "/tmp"], &["sh", "-c", "id; env | sort; pwd"]));
+            add(exec(&["--interactive"], &["cat"]));
+            add(exec(&[], &["sh", "-c", "exit 42"]));
+            for wrong in ["nope", "/bin/nope", "/bin/unexecutable", "/bin"] {
+                add(exec(&[], &[wrong]));
+            }
+            if flags.is_empty() {
+                add(exec(&["--privileged"], &["sh", "-c", "grep Cap /proc/self/status"]));
+            }
+            outcomes.push(outcome);
+            drop(kept);
+        }
+        let [theirs, ours] = &outcomes[..] else { unreachable!("two runtimes") };
+        for (theirs, ours) in theirs.iter().zip(ours) {
+            assert_eq!((theirs.0, lines(&theirs.1)), (ours.0, lines(&ours.1)), "{flags:?}");
+            assert_eq!(lines(&theirs.2), lines(&ours.2), "{flags:?}");
+        }
+    }
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    let of_runc = "OCI runtime exec failed: exec failed: unable to start container process: ";
+    text.lines().map(|line| line.strip_prefix(of_runc).unwrap_or(line)).collect()
 }
 
 /// A container of busybox that Docker keeps.

@@ -47,6 +47,8 @@ pub(super) fn assume(sandbox: &Spec) -> Result<(), Error> {
         set => set.map_err(failed("set supplementary groups"))?,
     }
     become_user(Uid::from_raw(user.uid()), Gid::from_raw(user.gid())).map_err(failed("become its user"))?;
+    // They go with the change of user, and are needed for what follows.
+    capabilities::reset_effective(&*syscall).map_err(failed("reset capabilities"))?;
     syscall.close_range(0).map_err(failed("mark descriptors to be closed"))?;
 
     let no_new_privileges = process.no_new_privileges() == Some(true);
@@ -74,7 +76,6 @@ fn become_user(user: Uid, group: Gid) -> nix::Result<()> {
 }
 
 fn rights(sandbox: &Spec, syscall: &dyn Syscall) -> Result<(), Error> {
-    capabilities::reset_effective(syscall).map_err(failed("reset capabilities"))?;
     match sandbox.process().as_ref().and_then(|process| process.capabilities().as_ref()) {
         Some(named) => capabilities::drop_privileges(named, syscall).map_err(failed("drop capabilities")),
         None => Ok(()),

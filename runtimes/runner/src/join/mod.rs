@@ -8,7 +8,7 @@ mod identity;
 
 use std::{
     fs::File,
-    io,
+    io::{self, PipeWriter, Read, Write},
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::Path,
 };
@@ -22,7 +22,7 @@ use lighter_runtime_api::{
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid},
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid},
 };
 
 use crate::{
@@ -35,23 +35,18 @@ use crate::{
 };
 use container::Container;
 
-/// Puts a process into a container. Returns what to tell the daemon: its pid, as this process sees it.
+/// Puts a process into a container, and tells the daemon its pid, as this process sees it.
 ///
 /// In the child it does not return: it is the program, or has said on `status` why it can't be.
-pub(crate) fn join<B: Backend>(
-    backend: B,
-    exec: ExecPlan,
-    stdio: Stdio,
-    status: StatusStream,
-) -> Result<Status, Error> {
+pub(crate) fn join<B: Backend>(backend: B, exec: ExecPlan, stdio: Stdio, status: StatusStream) -> Result<(), Error> {
     let ExecPlan { plan, init, cgroups } = exec;
     let container = Container::open(init, &cgroups)?;
     match kind(&backend, &plan)? {
         Isolation::Sealed => {
             // Before the container's cgroup is entered: its limits are the guest's.
             let Prepared { loaded, seal, notes, background } = prepare(&backend, &plan, &status)?;
-            if let Some(pid) = fork_into(&container)? {
-                return Ok(Status::Created { pid, notes, background });
+            if let Some(child) = fork_into(&container)? {
+                return child.report(&status, notes, background);
             }
             let terminal = plan.terminal.is_some();
             let guest = plan.guest.clone();
@@ -64,8 +59,8 @@ pub(crate) fn join<B: Backend>(
         Isolation::Own => {
             legacy::drop_identity()?;
             let console = console(&plan)?;
-            if let Some(pid) = fork_into(&container)? {
-                return Ok(Status::Created { pid, notes: Vec::new(), background: None });
+            if let Some(child) = fork_into(&container)? {
+                return child.report(&status, Vec::new(), None);
             }
             match container.enter().and_then(|()| program(&plan, stdio, console)) {
                 Ok(image) => image.replace_process(&status),
@@ -75,14 +70,35 @@ pub(crate) fn join<B: Backend>(
     }
 }
 
-/// Forks a child into the container's cgroup and PID namespace. Returns its pid, and nothing in the child.
+/// A child that waits until it was reported: what it says itself comes after that, on the same stream.
+struct Waiting {
+    pid: Pid,
+    gate: PipeWriter,
+}
+
+impl Waiting {
+    fn report(mut self, status: &StatusStream, notes: Vec<String>, background: Option<u32>) -> Result<(), Error> {
+        status.send(&Status::Created { pid: self.pid.as_raw(), notes, background });
+        self.gate.write_all(&[0]).map_err(failed("let the process go on"))
+    }
+}
+
+/// Forks a child into the container's cgroup and PID namespace. Returns nothing in the child, once it was reported.
 #[allow(unsafe_code)]
-fn fork_into(container: &Container) -> Result<Option<i32>, Error> {
+fn fork_into(container: &Container) -> Result<Option<Waiting>, Error> {
     container.enter_first()?;
+    let (mut reported, gate) = io::pipe().map_err(failed("make a pipe"))?;
     // SAFETY: this process has one thread, so that nobody else's lock can be held in the child.
     match unsafe { fork() } {
-        Ok(ForkResult::Parent { child }) => Ok(Some(child.as_raw())),
-        Ok(ForkResult::Child) => setsid().map(|_| None).map_err(failed("make a session")),
+        Ok(ForkResult::Parent { child }) => Ok(Some(Waiting { pid: child, gate })),
+        Ok(ForkResult::Child) => {
+            drop(gate);
+            if reported.read_exact(&mut [0]).is_err() {
+                // The parent was killed, and nobody knows of this process.
+                exit(NOT_STARTED);
+            }
+            setsid().map(|_| None).map_err(failed("make a session"))
+        }
         Err(errno) => Err(failed("fork")(errno)),
     }
 }
