@@ -24,6 +24,8 @@ pub struct Config {
     pub systemd_cgroup: Option<bool>,
     /// Bytes that the cache may hold for each engine.
     pub cache_size: Option<u64>,
+    /// Whether a guest's container may ask to be privileged, which its seal takes away.
+    pub allow_privileged: Option<bool>,
 }
 
 impl Config {
@@ -85,13 +87,17 @@ impl Config {
                     config.cache_size = bytes(value);
                     continue;
                 }
+                ("allow-privileged", Value::Boolean(yes)) => {
+                    config.allow_privileged = Some(*yes);
+                    continue;
+                }
                 ("engine", _) => "an engine's name, such as \"wasmtime\"",
-                ("systemd-cgroup" | "SystemdCgroup", _) => "true or false",
+                ("systemd-cgroup" | "SystemdCgroup" | "allow-privileged", _) => "true or false",
                 ("cache-size", _) => "a size, such as \"20GiB\"",
                 _ => {
                     let key = key.chars().take(64).collect::<String>();
                     return Err(refused(format!(
-                        "there is no setting {key:?}; there are engine, systemd-cgroup and cache-size"
+                        "there is no setting {key:?}; there are engine, systemd-cgroup, cache-size and allow-privileged"
                     )));
                 }
             };
@@ -124,7 +130,8 @@ mod tests {
             ("systemd-cgroup = true", Config { systemd_cgroup: Some(true), ..default.clone() }),
             ("SystemdCgroup = false", Config { systemd_cgroup: Some(false), ..default.clone() }),
             ("cache-size = \"20GiB\"", Config { cache_size: Some(20 << 30), ..default.clone() }),
-            ("cache-size = 4096", Config { cache_size: Some(4096), ..default }),
+            ("cache-size = 4096", Config { cache_size: Some(4096), ..default.clone() }),
+            ("allow-privileged = true", Config { allow_privileged: Some(true), ..default }),
         ];
         for (text, expected) in table {
             assert_eq!(Config::parse("x".to_owned(), text).unwrap(), expected, "{text}");
@@ -139,6 +146,7 @@ mod tests {
             ("[annotations]\na = 1", "there is no setting \"annotations\""),
             ("engine = 1", "engine takes an engine's name"),
             ("systemd-cgroup = \"yes\"", "systemd-cgroup takes true or false"),
+            ("allow-privileged = 1", "allow-privileged takes true or false"),
             ("cache-size = 0", "cache-size takes a size"),
             ("cache-size = -1", "cache-size takes a size"),
             ("cache-size = \"much\"", "cache-size takes a size"),

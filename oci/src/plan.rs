@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxSeccomp, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Grants, Http, Network, Program, annotations::Annotations, native_spec, program::Search, sandbox_spec,
+    Config, Error, Grants, Http, Network, Program, annotations::Annotations, native_spec, program::Search, sandbox_spec,
 };
 
 /// Memory in bytes that is kept back from the guest's linear memory for the runner itself, at most.
@@ -140,6 +140,8 @@ pub struct PlanRequest<'a> {
     pub cache: &'a Path,
     /// Bytes that the cache may hold for each engine.
     pub cache_bytes: u64,
+    /// Whether a guest's container may ask to be privileged.
+    pub allow_privileged: bool,
 }
 
 impl Plan {
@@ -239,6 +241,16 @@ impl Plan {
             }
         };
         let (sandbox, seccomp, apparmor, grants, http) = match program {
+            Program::Wasm if !request.allow_privileged && sandbox_spec::is_privileged(&spec) => {
+                return Err(Error::Refused {
+                    what: "the rights of a privileged container".to_owned(),
+                    why: format!(
+                        "its seal takes all of them away; run it unprivileged, or have the node allow containers that \
+                         believe otherwise: allow-privileged = true in {}",
+                        Config::NODE
+                    ),
+                });
+            }
             Program::Wasm => (
                 sandbox_spec::derive(spec, &rootfs, &cgroup.path)?,
                 linux.seccomp().clone(),
@@ -360,6 +372,7 @@ mod tests {
             systemd_cgroup: false,
             cache: Path::new("/cache"),
             cache_bytes: 1,
+            allow_privileged: false,
         })
     }
 
@@ -371,6 +384,15 @@ mod tests {
                 "mounts":[{mounts}],
                 "linux":{{"cgroupsPath":"/default/c1","namespaces":[{{"type":"mount"}},{{"type":"pid"}}]{linux}}}}}"#
         )
+    }
+
+    const PRIVILEGED: &str =
+        r#","capabilities":{"bounding":["CAP_SYS_ADMIN","CAP_SYS_MODULE","CAP_SYS_PTRACE","CAP_NET_ADMIN"]}"#;
+
+    #[test]
+    fn many_capabilities_alone_are_no_privilege() {
+        plan(&spec(PRIVILEGED, r#","maskedPaths":["/proc/kcore"]"#, "")).unwrap();
+        plan(&spec(r#","capabilities":{"bounding":["CAP_SYS_ADMIN"]}"#, "", "")).unwrap();
     }
 
     #[test]
@@ -410,6 +432,7 @@ mod tests {
                 &spec("", "", r#"{"destination":"/p","type":"bind","source":"/proc","options":["rbind"]}"#),
                 "volume /proc",
             ),
+            (&spec(PRIVILEGED, "", ""), "allow-privileged = true"),
         ];
         for (json, expected) in table {
             let error = plan(json).unwrap_err().to_string();

@@ -36,6 +36,20 @@ pub const KERNEL_FILESYSTEMS: &[&str] = &[
     "fusectl",
 ];
 
+/// What nobody has all of but who has all there is.
+const OF_THE_PRIVILEGED: [Capability; 4] =
+    [Capability::SysAdmin, Capability::SysModule, Capability::SysPtrace, Capability::NetAdmin];
+
+/// Whether the container is what Docker, `ctr` and CRI call privileged. A spec has no word for it: they give it all
+/// capabilities, and hide nothing of the kernel.
+pub(crate) fn is_privileged(spec: &Spec) -> bool {
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
+    let all = bounding.is_some_and(|set| OF_THE_PRIVILEGED.iter().all(|capability| set.contains(capability)));
+    let masked = spec.linux().as_ref().and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default();
+    all && masked.is_empty()
+}
+
 /// Turns the bundle's spec into the sandbox's.
 pub(crate) fn derive(mut spec: Spec, rootfs: &Path, cgroup: &Path) -> Result<Spec, Error> {
     if let Some(root) = spec.root_mut() {

@@ -13,7 +13,7 @@ use libcgroups::common::{
 use lighter_launch::{Folders, end_all};
 use lighter_oci::{Cgroup, Plan};
 
-use crate::{error::Error, stats};
+use crate::{error::Error, freezer::Freezer, stats};
 
 /// How often, and how long between, systemd may be found not to have removed a scope yet, before it is asked to: half a
 /// second in all.
@@ -72,6 +72,7 @@ impl Known {
     pub(crate) fn remove(&self, id: &str) -> Result<(), Error> {
         match self {
             Self::Folders(folders, cgroup) => {
+                thaw(folders)?;
                 end_all(|| folders.pids());
                 if let Some(scope) = folders.paths().find(|path| path.extension().is_some_and(|kind| kind == SCOPE)) {
                     leave_to_systemd(scope, cgroup, id)?;
@@ -80,12 +81,17 @@ impl Known {
             }
             Self::Named(cgroup) => {
                 let manager = manager(cgroup, id)?;
+                // Of a scope of systemd's in v2 there are none. What stands still there can be killed all the same.
+                let folders = Folders::named(&cgroup.path).map_err(Error::system("find the container's cgroup"))?;
+                thaw(&folders)?;
                 // An error means that there is no such cgroup (any more).
                 end_all(|| {
                     let pids = manager.get_all_pids().unwrap_or_default();
                     pids.into_iter().map(|pid| pid.as_raw().unsigned_abs()).collect()
                 });
-                manager.remove().map_err(|error| failed(cgroup, error))
+                manager.remove().map_err(|error| failed(cgroup, error))?;
+                // Hierarchies that libcgroups does not know: v2's beside v1.
+                Ok(folders.remove()?)
             }
         }
     }
@@ -117,7 +123,12 @@ fn leave_to_systemd(scope: &Path, cgroup: &Cgroup, id: &str) -> Result<(), Error
     Ok(())
 }
 
-fn manager(cgroup: &Cgroup, id: &str) -> Result<AnyCgroupManager, Error> {
+/// What stands still in cgroup v1 does not even die.
+fn thaw(folders: &Folders) -> Result<(), Error> {
+    Freezer::of(folders).map_or(Ok(()), |freezer| freezer.thaw())
+}
+
+pub(crate) fn manager(cgroup: &Cgroup, id: &str) -> Result<AnyCgroupManager, Error> {
     let config = CgroupConfig {
         cgroup_path: cgroup.path.clone(),
         systemd_cgroup: cgroup.systemd,

@@ -55,6 +55,8 @@ pub(crate) enum Error {
     System { operation: &'static str, source: io::Error },
     #[error("cgroup {path}: {why}")]
     Cgroup { path: PathBuf, why: String },
+    #[error("set {file} to {value}: {why}")]
+    Limit { file: String, value: String, why: String },
     #[error("invalid signal {0}")]
     Signal(u32),
 }
@@ -97,7 +99,8 @@ impl Error {
                 | lighter_launch::Error::System { .. },
             )
             | Self::System { .. }
-            | Self::Cgroup { .. } => Code::UNKNOWN,
+            | Self::Cgroup { .. }
+            | Self::Limit { .. } => Code::UNKNOWN,
         }
     }
 }

@@ -11,7 +11,10 @@ mod daemon;
 mod error;
 mod events;
 mod execs;
+mod executable;
+mod freezer;
 mod logging;
+mod oom;
 mod options;
 mod rootfs;
 mod runner;
@@ -22,6 +25,8 @@ mod stats;
 mod stdio;
 mod tasks;
 mod terminal;
+mod update;
+mod watch;
 
 use std::{
     env,

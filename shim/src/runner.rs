@@ -5,6 +5,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use async_trait::async_trait;
@@ -18,9 +19,13 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use crate::{
     cgroup::{self, Cpuset, Known},
     error::Error,
+    executable::Executable,
+    freezer::Freezer,
+    oom::OutOfMemory,
     rootfs,
     sandbox::{CreateRequest, ExecRequest, Execution, Exit, Launcher, Sandbox, Size},
     stdio::{Opened, Streams},
+    update::update,
 };
 
 /// The engines that run WebAssembly, of which each is a program `lighter-NAME` beside the shim. The first is the default.
@@ -39,6 +44,8 @@ pub(crate) struct Runners {
     address: PathBuf,
     /// containerd's namespace.
     namespace: String,
+    /// The program that is in native containers for a moment, once there was one.
+    native: Arc<OnceLock<Executable>>,
 }
 
 impl Runners {
@@ -49,7 +56,7 @@ impl Runners {
         let name = Path::new(argv0).file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let runtime = name.strip_prefix("containerd-shim-").and_then(|n| n.rsplit_once("-v")).map(|(name, _)| name);
         let by_name = ENGINES.iter().copied().find(|engine| Some(*engine) == runtime);
-        Ok(Self { folder, by_name, address: PathBuf::from(&flags.address), namespace: flags.namespace.clone() })
+        Ok(Self { folder, by_name, address: PathBuf::from(&flags.address), namespace: flags.namespace.clone(), native: Arc::default() })
     }
 
     /// The engine that runs a plan. What is native needs no choice.
@@ -94,6 +101,20 @@ impl Runners {
     fn runner(&self, engine: &str) -> PathBuf {
         self.folder.join(format!("lighter-{engine}"))
     }
+
+    /// By what path a runner is executed. A native container's must not be one that the container could write to.
+    fn executable(&self, engine: &str) -> Result<PathBuf, Error> {
+        let path = self.runner(engine);
+        if engine != NATIVE || !path.exists() {
+            return Ok(path);
+        }
+        if let Some(executable) = self.native.get() {
+            return Ok(executable.path());
+        }
+        let executable = Executable::shield(&path).map_err(Error::system("shield the runner of native programs"))?;
+        // Of two at once one stays.
+        Ok(self.native.get_or_init(|| executable).path())
+    }
 }
 
 /// A container with its init.
@@ -113,7 +134,16 @@ pub(crate) struct RunnerSandbox {
     streams: Streams,
     cgroup: Cgroup,
     folders: Folders,
+    /// What the kernel has killed in it.
+    kills: OutOfMemory,
     leftovers: Leftovers,
+}
+
+impl RunnerSandbox {
+    fn freezer(&self) -> Result<Freezer, Error> {
+        let none = || Error::Cgroup { path: self.cgroup.path.clone(), why: "it has no freezer".to_owned() };
+        Freezer::of(&self.folders).ok_or_else(none)
+    }
 }
 
 /// A process that was added to a container.
@@ -202,7 +232,8 @@ impl Runners {
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
         let (guest, opened) = Opened::new(&request.stdio, request.terminal, &request.bundle, &mut plan)?;
         let path = self.runner(&engine);
-        let runner = Runner::spawn(&path, &plan, guest).map_err(|error| self.explain(&engine, &path, error))?;
+        let executable = self.executable(&engine)?;
+        let runner = Runner::spawn(&executable, &plan, guest).map_err(|error| self.explain(&engine, &path, error))?;
         let init = runner.created().await?;
         let streams = opened.connect(&request.stdio, size).await?;
         let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
@@ -219,6 +250,7 @@ impl Runners {
             init,
             streams,
             cgroup: plan.cgroup,
+            kills: OutOfMemory::watch(&folders),
             folders,
             leftovers: leftovers.clone(),
         })
@@ -236,6 +268,7 @@ fn plan_request<'a>(id: &'a str, bundle: &'a Path, options: &Config, node: &Conf
         systemd_cgroup: options.systemd_cgroup.or(node.systemd_cgroup).unwrap_or(false),
         cache: Path::new(Cache::NODE),
         cache_bytes: options.cache_size.or(node.cache_size).unwrap_or(Cache::NODE_BYTES),
+        allow_privileged: options.allow_privileged.or(node.allow_privileged).unwrap_or(false),
     }
 }
 
@@ -297,8 +330,8 @@ impl Sandbox for RunnerSandbox {
 
     async fn exec(&self, request: &ExecRequest) -> Result<RunnerExec, Error> {
         let (options, node) = (&self.options, Config::of_node()?);
-        // With what is mounted in it, which the bundle's does not show.
-        let rootfs = PathBuf::from(format!("/proc/{}/root", self.pid()));
+        // With what is mounted in it, which the bundle's does not show. The dot, because a root must not be a link.
+        let rootfs = PathBuf::from(format!("/proc/{}/root/.", self.pid()));
         let entrypoint = request.process.args().as_ref().and_then(|args| args.first());
         // The container's own module may be a layer of its image.
         let module = if entrypoint == Some(&self.entrypoint) { self.runners.image(&self.id) } else { Source::Rootfs };
@@ -319,8 +352,9 @@ impl Sandbox for RunnerSandbox {
         let cgroups = folders.paths().map(Path::to_owned).collect();
         let plan = ExecPlan { plan, init: self.pid().cast_signed(), cgroups };
         let path = self.runners.runner(&engine);
+        let executable = self.runners.executable(&engine)?;
         let runner =
-            Runner::spawn_exec(&path, &plan, guest).map_err(|error| self.runners.explain(&engine, &path, error))?;
+            Runner::spawn_exec(&executable, &plan, guest).map_err(|error| self.runners.explain(&engine, &path, error))?;
         let process = runner.joined().await?;
         let streams = opened.connect(&request.stdio, size).await?;
         Ok(RunnerExec { id: request.id.clone(), process, streams })
@@ -336,19 +370,19 @@ impl Sandbox for RunnerSandbox {
     }
 
     async fn out_of_memory(&self) {
-        std::future::pending().await
+        self.kills.killed().await;
     }
 
     async fn pause(&self) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "pause", why: "not yet" })
+        self.freezer()?.freeze().await
     }
 
     async fn resume(&self) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "resume", why: "not yet" })
+        self.freezer()?.thaw()
     }
 
-    async fn update(&self, _: &LinuxResources) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "update", why: "not yet" })
+    async fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        update(&self.folders, &self.cgroup, &self.id, resources)
     }
 
     fn kill(&self, number: u32, all: bool) -> Result<(), Error> {

@@ -58,6 +58,14 @@ impl Folders {
         self.0.iter().map(PathBuf::as_path)
     }
 
+    /// A cgroup's folder, and all below it.
+    #[must_use]
+    pub fn tree(folder: &Path) -> Vec<PathBuf> {
+        let mut all = vec![folder.to_owned()];
+        all.extend(folders_in(folder).iter().flat_map(|below| Self::tree(below)));
+        all
+    }
+
     /// All processes in them.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lighter_oci::Cgroup;
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use crate::Error;
 
@@ -23,12 +23,16 @@ pub(crate) fn is_unified() -> bool {
 
 /// Narrows a spec so that libcontainer does what the spec says.
 pub(crate) fn close(sandbox: &mut Spec, rootfs: &Path) {
+    let hierarchies = if is_unified() { Vec::new() } else { folders_in(Path::new(ROOT)) };
     let mut mounts = sandbox.mounts().clone().unwrap_or_default();
+    if !hierarchies.is_empty() && joins_processes(sandbox) {
+        let cgroup = sandbox.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
+        mounts = mounts.into_iter().flat_map(|mount| spelt_out(mount, &hierarchies, &cgroup)).collect();
+    }
     for mount in mounts.iter_mut().filter(|mount| mount.typ().as_deref() == Some("tmpfs")) {
         keep_mode(mount, rootfs);
     }
     sandbox.set_mounts(Some(mounts));
-    let hierarchies = if is_unified() { Vec::new() } else { folders_in(Path::new(ROOT)) };
     let read_only = cgroups_to_protect(sandbox, &hierarchies);
     let private = !sandbox.mounts().iter().flatten().any(|mount| {
         let options = mount.options().as_deref().unwrap_or_default();
@@ -39,10 +43,48 @@ pub(crate) fn close(sandbox: &mut Spec, rootfs: &Path) {
     let mut paths = linux.readonly_paths().clone().unwrap_or_default();
     paths.extend(read_only);
     linux.set_readonly_paths(Some(paths));
-    // It leaves each mount a slave of the host's, and does not look at the mounts' own words.
-    if private && linux.rootfs_propagation().as_deref().is_none_or(str::is_empty) {
-        linux.set_rootfs_propagation(Some("private".to_owned()));
+    // It leaves each mount a slave of the host's, and does not look at the mounts' own words. Of the words for the whole tree,
+    // it knows those without the `r` only, and takes them for those with it.
+    let whole = match linux.rootfs_propagation().as_deref().unwrap_or_default() {
+        "" if private => Some("private"),
+        "rprivate" => Some("private"),
+        "rslave" => Some("slave"),
+        "rshared" => Some("shared"),
+        _ => None,
+    };
+    if let Some(whole) = whole {
+        linux.set_rootfs_propagation(Some(whole.to_owned()));
     }
+}
+
+/// Whether the container has the processes of another in its PID namespace.
+fn joins_processes(sandbox: &Spec) -> bool {
+    let namespaces = sandbox.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_some())
+}
+
+/// The mount of v1's hierarchies as what it comes to: a folder in memory, and in it the container's own cgroup of each. To do
+/// that, libcontainer looks for its own pid in the `/proc` of the host, which in a PID namespace that was joined is nobody's
+/// there, or another's.
+fn spelt_out(mount: Mount, hierarchies: &[PathBuf], cgroup: &Path) -> Vec<Mount> {
+    if mount.typ().as_deref() != Some("cgroup") {
+        return vec![mount];
+    }
+    let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mut folder = Mount::default();
+    folder.set_typ(Some("tmpfs".to_owned())).set_source(Some("tmpfs".into()));
+    folder.set_destination(mount.destination().clone());
+    folder.set_options(words(&["noexec", "nosuid", "nodev", "mode=755"]));
+    let access = if mount.options().iter().flatten().any(|option| option == "ro") { "ro" } else { "rw" };
+    let binds = hierarchies.iter().filter_map(|hierarchy| {
+        let mut bind = Mount::default();
+        bind.set_typ(Some("bind".to_owned()));
+        bind.set_source(Some(hierarchy.join(cgroup.strip_prefix("/").unwrap_or(cgroup))));
+        bind.set_destination(mount.destination().join(hierarchy.file_name()?));
+        bind.set_options(words(&["rbind", "noexec", "nosuid", "nodev", access]));
+        Some(bind)
+    });
+    [folder].into_iter().chain(binds).collect()
 }
 
 /// Moves this process, and so the container that it is about to fork, into the container's cgroup in those hierarchies that
@@ -155,6 +197,42 @@ mod tests {
         };
         assert_eq!(propagation(r#","rprivate""#, "").as_deref(), Some("private"));
         assert_eq!(propagation(r#","rslave""#, ""), None);
+        assert_eq!(propagation(r#","rslave""#, r#","rootfsPropagation":"rslave""#).as_deref(), Some("slave"));
+        assert_eq!(propagation(r#","rshared""#, r#","rootfsPropagation":"rshared""#).as_deref(), Some("shared"));
         assert_eq!(propagation("", r#","rootfsPropagation":"shared""#).as_deref(), Some("shared"));
+    }
+
+    #[test]
+    fn hierarchies_are_spelt_out() {
+        let hierarchies = ["/sys/fs/cgroup/cpu,cpuacct".into(), "/sys/fs/cgroup/memory".into()];
+        let spelt = |options| {
+            let mounts = spec(options, "", "").mounts().clone().unwrap();
+            let mounts = mounts.into_iter().flat_map(|mount| spelt_out(mount, &hierarchies, Path::new("/k8s.io/c")));
+            let line = |mount: Mount| {
+                let source = mount.source().clone().unwrap_or_default();
+                let read_only = mount.options().iter().flatten().any(|option| option == "ro");
+                format!("{} {} {read_only}", source.display(), mount.destination().display())
+            };
+            mounts.map(line).collect::<Vec<_>>()
+        };
+        let expected = |read_only: bool| {
+            vec![
+                "tmpfs /sys/fs/cgroup false".to_owned(),
+                format!("/sys/fs/cgroup/cpu,cpuacct/k8s.io/c /sys/fs/cgroup/cpu,cpuacct {read_only}"),
+                format!("/sys/fs/cgroup/memory/k8s.io/c /sys/fs/cgroup/memory {read_only}"),
+                "/v /v false".to_owned(),
+            ]
+        };
+        assert_eq!(spelt(r#","ro""#), expected(true));
+        assert_eq!(spelt(""), expected(false));
+    }
+
+    #[test]
+    fn a_pid_namespace_of_anothers_is_one_with_a_path() {
+        let joins =
+            |namespace: &str| joins_processes(&spec("", "", &format!(r#","namespaces":[{{"type":{namespace}}}]"#)));
+        assert!(joins(r#""pid","path":"/proc/1/ns/pid""#));
+        assert!(!joins(r#""pid""#));
+        assert!(!joins(r#""network","path":"/proc/1/ns/net""#));
     }
 }

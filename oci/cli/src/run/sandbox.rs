@@ -60,6 +60,7 @@ impl Sandbox {
             systemd_cgroup: false,
             cache: &cache,
             cache_bytes,
+            allow_privileged: false,
         };
         let mut plan = Plan::new(spec, &request)?;
         if plan.program == Program::Native {
