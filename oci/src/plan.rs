@@ -283,7 +283,7 @@ impl Plan {
                 args,
                 env,
                 cwd,
-                memory: limit.and_then(|l| u64::try_from(l).ok()).filter(|&l| l > 0).map(guest_memory),
+                memory: limit.and_then(Guest::memory_within),
                 cpus,
                 grants,
                 http,
@@ -328,10 +328,14 @@ impl Cgroup {
     }
 }
 
-/// The part of a container's memory limit that linear memory may take: a sixteenth of a gigabyte-sized limit is
-/// nothing, a quarter of a small one is what the runner needs.
-fn guest_memory(limit: u64) -> u64 {
-    limit - HEADROOM.min(limit / 4)
+impl Guest {
+    /// The part of a container's memory limit that linear memory may take: a sixteenth of a gigabyte-sized limit is
+    /// nothing, a quarter of a small one is what the runner needs. Zero and less are no limit.
+    #[must_use]
+    pub fn memory_within(limit: i64) -> Option<u64> {
+        let limit = u64::try_from(limit).ok().filter(|&limit| limit > 0)?;
+        Some(limit - HEADROOM.min(limit / 4))
+    }
 }
 
 /// What a quota comes to. Source: the kernel's `Documentation/scheduler/sched-bwc.rst`; without a period, its default of
@@ -409,7 +413,8 @@ mod tests {
         assert_eq!(env, ["A=2", "B=x=y", "PATH=/bin"]);
         assert_eq!(plan.path_env(), Some("/bin"));
         assert_eq!(plan.guest.memory, Some((128 - 16) << 20));
-        assert_eq!(guest_memory(8 << 20), 6 << 20);
+        assert_eq!(Guest::memory_within(8 << 20), Some(6 << 20));
+        assert_eq!([Guest::memory_within(0), Guest::memory_within(-1)], [None, None]);
         assert_eq!(plan.cgroup, Cgroup { path: "/default/c1".into(), systemd: false });
     }
 

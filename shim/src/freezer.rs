@@ -104,3 +104,72 @@ fn stubborn() -> io::Error {
 fn failed(folder: &Path) -> impl Fn(io::Error) -> Error {
     move |error| Error::Cgroup { path: folder.to_owned(), why: format!("freezer: {error}") }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::process::{Child, Command, id};
+
+    use super::*;
+
+    /// A cgroup with a process that does something all the time.
+    struct Busy {
+        folder: PathBuf,
+        process: Child,
+    }
+
+    impl Busy {
+        /// Nothing where there is no such hierarchy, or this process may not make cgroups.
+        fn below(hierarchy: &str) -> Option<Self> {
+            let folder = Path::new(hierarchy).join(format!("lighter-freezer-{}", id()));
+            if let Err(error) = fs::create_dir(&folder) {
+                eprintln!("skipped: {}: {error}", folder.display());
+                return None;
+            }
+            let process = Command::new("sh").args(["-c", "while true; do :; done"]).spawn().unwrap();
+            fs::write(folder.join("cgroup.procs"), process.id().to_string()).unwrap();
+            Some(Self { folder, process })
+        }
+
+        fn works(&self) -> bool {
+            let time = || {
+                let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+                stat.split(' ').nth(13).unwrap().to_owned()
+            };
+            let before = time();
+            std::thread::sleep(Duration::from_millis(200));
+            time() != before
+        }
+    }
+
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            let _ = self.process.kill().and_then(|()| self.process.wait());
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_frozen_stands_still_until_it_is_thawed() {
+        let hierarchies: [(&str, fn(&Busy) -> Freezer); 3] = [
+            ("/sys/fs/cgroup/freezer", |busy| Freezer::V1(vec![busy.folder.clone()])),
+            ("/sys/fs/cgroup/unified", |busy| Freezer::V2(busy.folder.clone())),
+            ("/sys/fs/cgroup", |busy| Freezer::V2(busy.folder.clone())),
+        ];
+        for (hierarchy, freezer) in hierarchies {
+            // One of them is not a hierarchy: it holds the others, or none of them is there.
+            if !Path::new(hierarchy).join("cgroup.procs").exists() {
+                continue;
+            }
+            let Some(busy) = Busy::below(hierarchy) else { continue };
+            let freezer = freezer(&busy);
+            assert!(busy.works(), "{hierarchy}");
+            for _ in 0..2 {
+                freezer.freeze().await.unwrap();
+                assert!(!busy.works(), "{hierarchy}");
+                freezer.thaw().unwrap();
+                assert!(busy.works(), "{hierarchy}");
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! Must not know: engines, image formats.
 
 mod bootstrap;
+mod bound;
 mod cgroup;
 mod cleanup;
 mod daemon;

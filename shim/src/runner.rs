@@ -11,12 +11,13 @@ use std::{
 use async_trait::async_trait;
 use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use lighter_launch::{Child, Folders, Init, Runner, anticipate_move, reap_strangers};
-use lighter_oci::{By, Cache, Cgroup, Choice, Config, ContainerImage, Plan, PlanRequest, Program, Source, listed};
+use lighter_launch::{Child, Folders, GuestStdio, Inherited, Init, Runner, anticipate_move, reap_strangers};
+use lighter_oci::{By, Cache, Cgroup, Choice, Config, ContainerImage, Guest, Plan, PlanRequest, Program, Source, listed};
 use lighter_runtime_api::protocol::ExecPlan;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxMemory, LinuxNamespaceType, LinuxResources, Spec};
 
 use crate::{
+    bound::Bound,
     cgroup::{self, Cpuset, Known},
     error::Error,
     executable::Executable,
@@ -134,6 +135,8 @@ pub(crate) struct RunnerSandbox {
     streams: Streams,
     cgroup: Cgroup,
     folders: Folders,
+    /// How much linear memory its guests may have; nothing where they are native.
+    bound: Option<Bound>,
     /// What the kernel has killed in it.
     kills: OutOfMemory,
     leftovers: Leftovers,
@@ -231,6 +234,9 @@ impl Runners {
         let own_pids = has_own_pids(&plan.sandbox);
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
         let (guest, opened) = Opened::new(&request.stdio, request.terminal, &request.bundle, &mut plan)?;
+        let wasm = plan.program == Program::Wasm;
+        let bound = wasm.then(|| Bound::new(plan.guest.memory)).transpose().map_err(Error::system(BOUND))?;
+        let guest = inherited(guest, bound.as_ref())?;
         let path = self.runner(&engine);
         let executable = self.executable(&engine)?;
         let runner = Runner::spawn(&executable, &plan, guest).map_err(|error| self.explain(&engine, &path, error))?;
@@ -250,11 +256,21 @@ impl Runners {
             init,
             streams,
             cgroup: plan.cgroup,
+            bound,
             kills: OutOfMemory::watch(&folders),
             folders,
             leftovers: leftovers.clone(),
         })
     }
+}
+
+/// The operation of a [`Bound`].
+const BOUND: &str = "bound the guest's memory";
+
+/// What a process of a container inherits.
+fn inherited(stdio: GuestStdio, bound: Option<&Bound>) -> Result<Inherited, Error> {
+    let bound = bound.map(Bound::readable).transpose().map_err(Error::system(BOUND))?;
+    Ok(Inherited { stdio, bound })
 }
 
 /// What both a container and what is added to it are planned with.
@@ -351,6 +367,7 @@ impl Sandbox for RunnerSandbox {
         let folders = Folders::of(self.pid()).map_err(Error::system("find the container's cgroup"))?;
         let cgroups = folders.paths().map(Path::to_owned).collect();
         let plan = ExecPlan { plan, init: self.pid().cast_signed(), cgroups };
+        let guest = inherited(guest, self.bound.as_ref())?;
         let path = self.runners.runner(&engine);
         let executable = self.runners.executable(&engine)?;
         let runner =
@@ -382,7 +399,12 @@ impl Sandbox for RunnerSandbox {
     }
 
     async fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        update(&self.folders, &self.cgroup, &self.id, resources)
+        update(&self.folders, &self.cgroup, &self.id, resources)?;
+        let limit = resources.memory().as_ref().and_then(LinuxMemory::limit).filter(|&limit| limit != 0);
+        match (&self.bound, limit) {
+            (Some(bound), Some(limit)) => bound.set(Guest::memory_within(limit)).map_err(Error::system(BOUND)),
+            _ => Ok(()),
+        }
     }
 
     fn kill(&self, number: u32, all: bool) -> Result<(), Error> {

@@ -3,14 +3,16 @@
 //! An engine is one crate that implements [`Backend`] and one `main` that hands it to the runner. The runner calls
 //! [`Backend::load`] in a short-lived process on the host, forks the container's init off it, seals the init, and calls
 //! [`Backend::run`] there. Beside the contract, what daemon and runner have in common: the status protocol, what the fetcher
-//! is asked, and giving memory back. Must not know: any engine, containers, containerd.
+//! is asked, the bound on memory, and giving memory back. Must not know: any engine, containers, containerd.
 
+pub mod bound;
 pub mod fetch;
 pub mod protocol;
 pub mod resident;
 
 use std::{fs::File, path::PathBuf};
 
+pub use bound::MemoryBound;
 pub use lighter_oci::{Guest, HostPattern, Http, Kind, Network};
 use serde::{Deserialize, Serialize};
 
@@ -57,11 +59,12 @@ pub trait Backend: 'static {
 
     /// Runs the guest to its end, in the sealed init.
     ///
-    /// `ready` must be called once, when all that is left is to execute the guest.
+    /// `memory` begins as the guest's own bound, and may change at any time. `ready` must be called once, when all that is
+    /// left is to execute the guest.
     ///
     /// # Errors
     /// What kept the guest from starting. What ends a guest that did start is an [`Outcome`].
-    fn run(&self, loaded: Self::Loaded, guest: &Guest, ready: Ready) -> Result<Outcome, Error>;
+    fn run(&self, loaded: Self::Loaded, guest: &Guest, memory: MemoryBound, ready: Ready) -> Result<Outcome, Error>;
 }
 
 /// What keeps a guest from the host.

@@ -13,6 +13,8 @@ pub const FD_STDIN: RawFd = 4;
 pub const FD_STDOUT: RawFd = 5;
 /// The guest's standard error.
 pub const FD_STDERR: RawFd = 6;
+/// The page of the guest's [`MemoryBound`](crate::MemoryBound), open for reading; none where it never changes.
+pub const FD_BOUND: RawFd = 7;
 
 /// What `exec` reads in place of a plan: a process that joins a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -17,4 +17,4 @@ mod runner;
 pub use cgroup::{Folders, anticipate_move, end_all};
 pub use error::Error;
 pub use process::{Child, Exit, end_strangers, reap_strangers};
-pub use runner::{GuestStdio, Init, Runner};
+pub use runner::{GuestStdio, Inherited, Init, Runner};

@@ -14,7 +14,7 @@ use std::{
 
 use command_fds::{CommandFdExt, FdMapping};
 use lighter_oci::Plan;
-use lighter_runtime_api::protocol::{ExecPlan, FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status};
+use lighter_runtime_api::protocol::{ExecPlan, FD_BOUND, FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status};
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio::{
@@ -37,6 +37,16 @@ pub struct GuestStdio {
     pub stdout: OwnedFd,
     /// Open for writing.
     pub stderr: OwnedFd,
+}
+
+/// What a guest inherits from who launches it.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Its streams.
+    pub stdio: GuestStdio,
+    /// The page of its [`MemoryBound`](lighter_runtime_api::MemoryBound), open for reading; nothing where that is its plan's
+    /// for ever.
+    pub bound: Option<OwnedFd>,
 }
 
 /// A runner at work.
@@ -63,7 +73,7 @@ impl Runner {
     ///
     /// # Errors
     /// The executable can't be run, or a system call failed.
-    pub fn spawn(path: &Path, plan: &Plan, guest: GuestStdio) -> Result<Self, Error> {
+    pub fn spawn(path: &Path, plan: &Plan, guest: Inherited) -> Result<Self, Error> {
         Self::run(path, "create", plan, plan.state.join(&plan.id), guest)
     }
 
@@ -71,7 +81,7 @@ impl Runner {
     ///
     /// # Errors
     /// As for [`Self::spawn`].
-    pub fn spawn_exec(path: &Path, exec: &ExecPlan, guest: GuestStdio) -> Result<Self, Error> {
+    pub fn spawn_exec(path: &Path, exec: &ExecPlan, guest: Inherited) -> Result<Self, Error> {
         Self::run(path, "exec", exec, exec.plan.state.join(&exec.plan.id), guest)
     }
 
@@ -80,13 +90,21 @@ impl Runner {
         action: &str,
         plan: &impl Serialize,
         state: PathBuf,
-        guest: GuestStdio,
+        guest: Inherited,
     ) -> Result<Self, Error> {
+        let Inherited { stdio: guest, bound } = guest;
         let (ours, theirs) = StdUnixStream::pair().map_err(Error::system("make status stream"))?;
         ours.set_nonblocking(true).map_err(Error::system("make status stream"))?;
         let json = serde_json::to_vec(plan).map_err(|error| Error::system("encode plan")(io::Error::from(error)))?;
         let said = memory_file("diagnostics", &[])?;
         let mapping = |parent_fd, child_fd| FdMapping { parent_fd, child_fd };
+        let mut mappings = vec![
+            mapping(theirs.into(), FD_STATUS),
+            mapping(guest.stdin, FD_STDIN),
+            mapping(guest.stdout, FD_STDOUT),
+            mapping(guest.stderr, FD_STDERR),
+        ];
+        mappings.extend(bound.map(|bound| mapping(bound, FD_BOUND)));
         let mut command = Command::new(path);
         command
             .arg(action)
@@ -95,12 +113,7 @@ impl Runner {
             .stdin(memory_file("plan", &json)?)
             .stdout(Stdio::null())
             .stderr(said.try_clone().map_err(Error::system("make diagnostics"))?)
-            .fd_mappings(vec![
-                mapping(theirs.into(), FD_STATUS),
-                mapping(guest.stdin, FD_STDIN),
-                mapping(guest.stdout, FD_STDOUT),
-                mapping(guest.stderr, FD_STDERR),
-            ])
+            .fd_mappings(mappings)
             .map_err(|error| Error::system("map descriptors")(io::Error::other(error)))?;
         let child = command.spawn().map_err(|source| Error::RunRunner { path: path.to_owned(), source })?;
         let process = Child::new(child.id().cast_signed())?;

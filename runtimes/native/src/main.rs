@@ -4,7 +4,7 @@
 
 use std::{convert::Infallible, process::ExitCode};
 
-use lighter_runtime_api::{Backend, Code, Error, Guest, Identity, Isolation, Outcome, Ready, Supports};
+use lighter_runtime_api::{Backend, Code, Error, Guest, Identity, Isolation, MemoryBound, Outcome, Ready, Supports};
 
 /// The engine's name, as users write it.
 const NAME: &str = "native";
@@ -36,7 +36,7 @@ impl Backend for Native {
         })
     }
 
-    fn run(&self, loaded: Infallible, _: &Guest, _: Ready) -> Result<Outcome, Error> {
+    fn run(&self, loaded: Infallible, _: &Guest, _: MemoryBound, _: Ready) -> Result<Outcome, Error> {
         match loaded {}
     }
 }

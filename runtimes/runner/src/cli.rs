@@ -9,14 +9,14 @@ use std::{
 
 use lighter_oci::{Module, Plan};
 use lighter_runtime_api::{
-    About, Backend, COMMIT, Identity,
-    protocol::{ExecPlan, FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status},
+    About, Backend, COMMIT, Identity, MemoryBound,
+    protocol::{ExecPlan, FD_BOUND, FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status},
 };
 use nix::sys::signal::Signal;
 
 use crate::{
     Error, background, compile,
-    create::{Stdio, create},
+    create::{Inherited, Stdio, create},
     diagnostics,
     join::join,
     refusal, signals,
@@ -29,14 +29,14 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
     let identity = backend.identity();
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["create"] => run_for_shim(&identity, |stdio, status, report| {
+        ["create"] => run_for_shim(&identity, |inherited, status, report| {
             let plan: Plan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
-            report.send(&create(backend, plan, stdio, status)?);
+            report.send(&create(backend, plan, inherited, status)?);
             Ok(())
         }),
-        ["exec"] => run_for_shim(&identity, |stdio, status, _| {
+        ["exec"] => run_for_shim(&identity, |inherited, status, _| {
             let plan: ExecPlan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
-            join(backend, plan, stdio, status)
+            join(backend, plan, inherited, status)
         }),
         ["compile", ref options @ ..] => run_compile(&backend, options),
         ["about"] => {
@@ -64,7 +64,7 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
             println!(
                 "Runs one WebAssembly container on {} {}.\n\n\
                  The shim starts it as `lighter-{} create`, or `exec` for another process of the container, with the\n\
-                 plan on standard input and the process's streams on descriptors {FD_STATUS} to {FD_STDERR}. To run an image, use the shim:\n\n  \
+                 plan on standard input and the process's streams on descriptors {FD_STATUS} to {FD_BOUND}. To run an image, use the shim:\n\n  \
                  docker run --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE\n  \
                  ctr run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE NAME\n\n\
                  `lighter-{} about` prints what the engine can run. {COMPILE_USAGE}",
@@ -141,18 +141,18 @@ fn compile_options<'a>(mut options: &'a [&'a str]) -> Option<(&'a Path, u64, boo
 /// Makes a process of a container's, and tells the shim of it.
 fn run_for_shim(
     identity: &Identity,
-    make: impl FnOnce(Stdio, StatusStream, &StatusStream) -> Result<(), Error>,
+    make: impl FnOnce(Inherited, StatusStream, &StatusStream) -> Result<(), Error>,
 ) -> ExitCode {
     // A daemon that dies takes its unfinished creations with it.
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-    let Some((status, report, stdio)) = inherited() else {
+    let Some((status, report, inherited)) = inherited() else {
         eprintln!("lighter-{}: `create` and `exec` are for the shim; see --help", identity.name);
         return ExitCode::from(2);
     };
     let created = (|| {
         signals::install().map_err(|e| Error::Seal { operation: "install signal handlers", why: e.to_string() })?;
         diagnostics::install().map_err(|e| Error::Seal { operation: "keep standard error", why: e.to_string() })?;
-        make(stdio, status, &report)
+        make(inherited, status, &report)
     })();
     match created {
         Ok(()) => ExitCode::SUCCESS,
@@ -165,11 +165,14 @@ fn run_for_shim(
 
 /// The descriptors of [`lighter_runtime_api::protocol`]; the status stream twice, for this process and for the init.
 /// `None` where somebody else than the shim started us.
-fn inherited() -> Option<(StatusStream, StatusStream, Stdio)> {
+fn inherited() -> Option<(StatusStream, StatusStream, Inherited)> {
     let status = StatusStream::new(take(FD_STATUS)?);
-    let report = status.try_clone().ok()?;
     let stdio = Stdio { stdin: take(FD_STDIN)?, stdout: take(FD_STDOUT)?, stderr: take(FD_STDERR)? };
-    Some((status, report, stdio))
+    // Under its number there may be what a shell left open, and no such page.
+    let memory = take(FD_BOUND).and_then(|page| MemoryBound::shared(page).ok());
+    // Only now: it may get a number that is free.
+    let report = status.try_clone().ok()?;
+    Some((status, report, Inherited { stdio, memory }))
 }
 
 /// Takes ownership of an inherited descriptor, if it is open.

@@ -12,7 +12,7 @@ use std::{
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType, workload::Executor};
 use lighter_oci::{Plan, Program, Terminal};
-use lighter_runtime_api::{Backend, Isolation, protocol::Status};
+use lighter_runtime_api::{Backend, Isolation, MemoryBound, protocol::Status};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -38,11 +38,36 @@ pub(crate) struct Stdio {
     pub(crate) stderr: OwnedFd,
 }
 
+/// What is inherited from the daemon, beside the status stream.
+pub(crate) struct Inherited {
+    pub(crate) stdio: Stdio,
+    /// The guest's bound on memory; nothing where it is the plan's for ever.
+    pub(crate) memory: Option<MemoryBound>,
+}
+
+impl Inherited {
+    /// Puts the bound as it is now into the plan, for what is decided once. Returns the one to be asked while the guest runs.
+    pub(crate) fn bound(&self, plan: &mut Plan) -> MemoryBound {
+        match self.memory {
+            Some(memory) => {
+                plan.guest.memory = memory.current();
+                memory
+            }
+            None => MemoryBound::fixed(plan.guest.memory),
+        }
+    }
+}
+
 /// Builds the sandbox. Returns what to tell the daemon: the init's pid, as this process sees it.
-pub(crate) fn create<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
+pub(crate) fn create<B: Backend>(
+    backend: B,
+    plan: Plan,
+    inherited: Inherited,
+    status: StatusStream,
+) -> Result<Status, Error> {
     match kind(&backend, &plan)? {
-        Isolation::Sealed => sealed(backend, plan, stdio, status),
-        Isolation::Own => native(plan, stdio, status),
+        Isolation::Sealed => sealed(backend, plan, inherited, status),
+        Isolation::Own => native(plan, inherited.stdio, status),
     }
 }
 
@@ -91,7 +116,8 @@ pub(crate) fn prepare<B: Backend>(
 }
 
 /// A guest that runs in this process's child, behind the seal.
-fn sealed<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, Error> {
+fn sealed<B: Backend>(backend: B, mut plan: Plan, inherited: Inherited, status: StatusStream) -> Result<Status, Error> {
+    let memory = inherited.bound(&mut plan);
     let Prepared { loaded, seal, notes, background } = prepare(&backend, &plan, &status)?;
     make_working_directory(&plan)?;
     if plan.user_namespace {
@@ -99,9 +125,10 @@ fn sealed<B: Backend>(backend: B, plan: Plan, stdio: Stdio, status: StatusStream
     }
     let terminal = plan.terminal.is_some();
     let guest = plan.guest.clone();
-    let payload = Payload { backend, loaded, guest, seal, status, terminal, tethered: plan.tethered, joined: false };
+    let tethered = plan.tethered;
+    let payload = Payload { backend, loaded, guest, memory, seal, status, terminal, tethered, joined: false };
     let init = Init::new(payload);
-    Ok(Status::Created { pid: build(&plan, init, stdio)?, notes, background })
+    Ok(Status::Created { pid: build(&plan, init, inherited.stdio)?, notes, background })
 }
 
 /// A program that the kernel runs. The spec is all that keeps it.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use lighter_runtime_api::{Backend, Guest, Outcome, protocol::Status};
+use lighter_runtime_api::{Backend, Guest, MemoryBound, Outcome, protocol::Status};
 use nix::sys::{prctl, signal::Signal};
 use oci_spec::runtime::Spec;
 
@@ -32,6 +32,7 @@ pub(crate) struct Payload<B: Backend> {
     pub(crate) backend: B,
     pub(crate) loaded: B::Loaded,
     pub(crate) guest: Guest,
+    pub(crate) memory: MemoryBound,
     pub(crate) seal: Seal,
     pub(crate) status: StatusStream,
     /// Whether the standard streams are a terminal, which is to be the guest's.
@@ -78,7 +79,7 @@ impl<B: Backend> Executor for Init<B> {
 impl<B: Backend> Payload<B> {
     /// Returns the process's exit code.
     pub(crate) fn run(self) -> i32 {
-        let Self { backend, loaded, guest, seal, status, terminal, tethered, joined } = self;
+        let Self { backend, loaded, guest, memory, seal, status, terminal, tethered, joined } = self;
         // What `ps` and `top` show; libcontainer left its own.
         if let Ok(name) = CString::new(format!("lighter-{}", backend.identity().name)) {
             let _ = prctl::set_name(&name);
@@ -100,7 +101,7 @@ impl<B: Backend> Payload<B> {
                     status.send(&Status::Started);
                 }
             });
-            Ok(backend.run(loaded, &guest, ready)?)
+            Ok(backend.run(loaded, &guest, memory, ready)?)
         });
         match outcome {
             Ok(Outcome::Exited(code)) => code.into(),

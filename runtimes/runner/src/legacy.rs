@@ -5,7 +5,10 @@
 use std::io;
 
 use nix::{
-    sys::signal::{SigSet, SigmaskHow, sigprocmask},
+    sys::{
+        prctl,
+        signal::{SigSet, SigmaskHow, sigprocmask},
+    },
     unistd::setgroups,
 };
 
@@ -15,12 +18,14 @@ use crate::Error;
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
 
 /// Leaves the supplementary groups and the session keyring, which libcontainer leaves as they are where the spec does not
-/// name others. Called before the fork.
+/// name others, and hides this process's memory, descriptors and program from those in the container. Called before the fork.
 ///
 /// # Errors
 /// The kernel refuses.
 pub(crate) fn drop_identity() -> Result<(), Error> {
     let failed = |operation| move |why: io::Error| Error::Legacy { operation, why };
+    // Until the exec, which sets it back.
+    prctl::set_dumpable(false).map_err(io::Error::from).map_err(failed("forbid tracing"))?;
     setgroups(&[]).map_err(io::Error::from).map_err(failed("leave supplementary groups"))?;
     // SAFETY: a null name makes a new keyring without a name, and nothing is read.
     let joined =

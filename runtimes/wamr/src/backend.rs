@@ -2,7 +2,9 @@
 
 use std::{fs::File, io::Read};
 
-use lighter_runtime_api::{Backend, Code, Error, Guest, Identity, Kind, Network, Outcome, Ready, Supports};
+use lighter_runtime_api::{
+    Backend, Code, Error, Guest, Identity, Kind, MemoryBound, Network, Outcome, Ready, Supports,
+};
 
 use nix::sys::prctl;
 
@@ -48,8 +50,8 @@ impl Backend for Wamr {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         Supports {
             components: false,
-            // WASI 0.1 with WAMR's sockets, and wasi-threads.
-            imports: owned(&["wasi_snapshot_preview1", "wasi"]),
+            // WASI 0.1 with WAMR's sockets, and wasi-threads, whose guests share a memory that the host makes.
+            imports: owned(&["wasi_snapshot_preview1", "wasi", "env.memory"]),
             worlds: Vec::new(),
             // In the build: see Cargo.toml. Each has a test in `features.rs`.
             features: owned(crate::features::FEATURES),
@@ -73,11 +75,11 @@ impl Backend for Wamr {
         Ok(Loaded { bytes, findings })
     }
 
-    fn run(&self, loaded: Loaded, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
+    fn run(&self, loaded: Loaded, guest: &Guest, memory: MemoryBound, ready: Ready) -> Result<Outcome, Error> {
         let Loaded { bytes, findings } = loaded;
         let module = Module::parse(bytes).map_err(unsupported)?;
         let wasi = Wasi::new(guest)?;
-        let bounds = Bounds { stack: if findings.threads { THREAD_STACK } else { STACK }, memory: guest.memory };
+        let bounds = Bounds { stack: if findings.threads { THREAD_STACK } else { STACK }, memory: memory.current() };
         alarm::divert();
         ready();
         Ok(module.run(&wasi, &bounds))

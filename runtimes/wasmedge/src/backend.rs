@@ -1,6 +1,8 @@
 //! [`Backend`] for WasmEdge.
 
-use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, Network, Outcome, Ready, Supports};
+use lighter_runtime_api::{
+    Backend, Code, Compiler, Error, Guest, Identity, Kind, MemoryBound, Network, Outcome, Ready, Supports,
+};
 
 use crate::{engine, module::LoadedModule};
 
@@ -61,7 +63,7 @@ impl Backend for WasmEdge {
         LoadedModule::new(code, guest).map(Loaded)
     }
 
-    fn run(&self, loaded: Loaded, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
+    fn run(&self, loaded: Loaded, guest: &Guest, _: MemoryBound, ready: Ready) -> Result<Outcome, Error> {
         loaded.0.run(guest, ready)
     }
 }

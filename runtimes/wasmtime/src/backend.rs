@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, Network, Outcome, Ready, Supports};
+use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, MemoryBound, Network, Outcome, Ready, Supports};
 use lighter_wasmtime_engine::Profile;
 use wasmtime::Engine;
 use wasmtime_wasi::I32Exit;
@@ -100,14 +100,14 @@ impl Backend for Wasmtime {
         experimental.then(note).into_iter().collect()
     }
 
-    fn run(&self, loaded: Loaded, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
+    fn run(&self, loaded: Loaded, guest: &Guest, memory: MemoryBound, ready: Ready) -> Result<Outcome, Error> {
         // Current-thread: a command is one guest, and threads that wait for nothing cost memory in every container.
         let mut event_loop = tokio::runtime::Builder::new_current_thread();
         match loaded {
             // WASI 0.1 can't open a socket: timers do, and there is no descriptor beyond the guest's own.
-            Loaded::Module(module) => block_on(event_loop.enable_time(), module.run(guest, ready)),
-            Loaded::Component(component) => block_on(event_loop.enable_all(), component.run(guest, ready)),
-            Loaded::Handler(handler) => handler.serve(guest, ready),
+            Loaded::Module(module) => block_on(event_loop.enable_time(), module.run(guest, memory, ready)),
+            Loaded::Component(component) => block_on(event_loop.enable_all(), component.run(guest, memory, ready)),
+            Loaded::Handler(handler) => handler.serve(guest, memory, ready),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::os::fd::AsRawFd;
 
-use lighter_runtime_api::{Code, Error, Guest, Outcome, Ready};
+use lighter_runtime_api::{Code, Error, Guest, MemoryBound, Outcome, Ready};
 use wasmtime::{Engine, component::Component};
 use wasmtime_wasi::{p2, p3};
 
@@ -61,8 +61,8 @@ impl LoadedComponent {
         matches!(self.command, Command::P3(_))
     }
 
-    pub(crate) async fn run(self, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
-        let world = World::open(self.prepared, guest, Role::Command)?;
+    pub(crate) async fn run(self, guest: &Guest, memory: MemoryBound, ready: Ready) -> Result<Outcome, Error> {
+        let world = World::open(self.prepared, guest, memory, Role::Command)?;
         let ran = match self.command {
             Command::P2(command) => {
                 let mut store = world.store(command.engine());

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use lighter_runtime_api::MemoryBound;
 use wasmtime::ResourceLimiter;
 
 /// Bytes of the engine's that one element of a table takes, generously.
@@ -15,39 +16,45 @@ const ELEMENT: usize = 16;
 /// Elements of tables where memory has no bound: many times what compilers emit.
 const ELEMENTS: usize = 10_000_000;
 
-/// Bytes of linear memory that all instances of a container have left together. Without it, the kernel would end them all
-/// for what one takes.
+/// Bytes of linear memory that all instances of a container have together. Without a bound on it, the kernel would end them
+/// all for what one takes.
 #[derive(Debug)]
-pub(crate) struct Budget(AtomicUsize);
+pub(crate) struct Budget {
+    bound: MemoryBound,
+    taken: AtomicUsize,
+}
 
 impl Budget {
-    /// In bytes.
-    pub(crate) fn new(memory: u64) -> Self {
-        Self(AtomicUsize::new(usize::try_from(memory).unwrap_or(usize::MAX)))
+    pub(crate) fn new(bound: MemoryBound) -> Self {
+        Self { bound, taken: AtomicUsize::new(0) }
     }
 
     fn take(&self, bytes: usize) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+        let bound = bytes_of(self.bound.current());
+        let within = |taken: usize| taken.checked_add(bytes).filter(|&taken| taken <= bound);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
     }
 
     fn give_back(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// What is left of the memory that one store's instances may have together. A module may have many memories, and a
+/// What one store's instances have of the memory that they may have together. A module may have many memories, and a
 /// component many modules: a bound on each would be none.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// Bytes of linear memory.
-    memory: usize,
-    /// Elements of tables.
+    /// Bytes of linear memory that there may be now, and at any time.
+    bound: MemoryBound,
+    most: usize,
+    /// Bytes that there are.
+    taken: usize,
+    /// Elements of tables that are left.
     elements: usize,
     /// What was granted last, to be taken back if it could not be had.
     granted: usize,
-    /// What it shares with other stores, and how much of that it has taken.
+    /// What it shares with other stores.
     shared: Option<Arc<Budget>>,
-    taken: usize,
 }
 
 impl Drop for Limits {
@@ -59,40 +66,35 @@ impl Drop for Limits {
 }
 
 impl Limits {
-    /// `memory` in bytes; `None` for what the host has. `shared` bounds it as well.
-    pub(crate) fn new(memory: Option<u64>, shared: Option<Arc<Budget>>) -> Self {
-        let memory = memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        Self {
-            memory: memory.unwrap_or(usize::MAX),
-            elements: memory.map_or(ELEMENTS, |bytes| (bytes / ELEMENT).min(ELEMENTS)),
-            granted: 0,
-            shared,
-            taken: 0,
-        }
+    /// Both `bound` and `most` bytes bound it; `None` for what the host has. So does `shared`.
+    pub(crate) fn new(bound: MemoryBound, most: Option<u64>, shared: Option<Arc<Budget>>) -> Self {
+        let most = bytes_of(most);
+        let elements = (bytes_of(bound.current()).min(most) / ELEMENT).min(ELEMENTS);
+        Self { bound, most, taken: 0, elements, granted: 0, shared }
     }
 }
 
-/// Takes the growth out of what is left, or says that there isn't as much.
-fn grow(left: &mut usize, granted: &mut usize, growth: usize) -> bool {
-    let Some(rest) = left.checked_sub(growth) else { return false };
-    (*left, *granted) = (rest, growth);
-    true
+fn bytes_of(bound: Option<u64>) -> usize {
+    bound.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let possible = maximum.is_none_or(|maximum| desired <= maximum);
         let growth = desired.saturating_sub(current);
-        if !possible || growth > self.memory || self.shared.as_ref().is_some_and(|shared| !shared.take(growth)) {
+        // Where the bound has fallen, there may be more than that already; it is not to become more.
+        let bound = bytes_of(self.bound.current()).min(self.most);
+        let taken = self.taken.checked_add(growth).filter(|&taken| possible && taken <= bound);
+        let Some(taken) = taken else { return Ok(false) };
+        if self.shared.as_ref().is_some_and(|shared| !shared.take(growth)) {
             return Ok(false);
         }
-        self.taken = self.taken.saturating_add(growth);
-        Ok(grow(&mut self.memory, &mut self.granted, growth))
+        (self.taken, self.granted) = (taken, growth);
+        Ok(true)
     }
 
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         let granted = mem::take(&mut self.granted);
-        self.memory = self.memory.saturating_add(granted);
         self.taken = self.taken.saturating_sub(granted);
         if let Some(shared) = &self.shared {
             shared.give_back(granted);
@@ -102,7 +104,10 @@ impl ResourceLimiter for Limits {
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let possible = maximum.is_none_or(|maximum| desired <= maximum);
-        Ok(possible && grow(&mut self.elements, &mut self.granted, desired.saturating_sub(current)))
+        let growth = desired.saturating_sub(current);
+        let Some(left) = self.elements.checked_sub(growth).filter(|_| possible) else { return Ok(false) };
+        (self.elements, self.granted) = (left, growth);
+        Ok(true)
     }
 
     fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
@@ -116,9 +121,13 @@ impl ResourceLimiter for Limits {
 mod tests {
     use super::*;
 
+    fn bounded(bytes: u64) -> Limits {
+        Limits::new(MemoryBound::fixed(Some(bytes)), None, None)
+    }
+
     #[test]
     fn memories_share_one_bound() {
-        let mut limits = Limits::new(Some(100), None);
+        let mut limits = bounded(100);
         // Current size, desired size, the memory's own maximum, whether it may be.
         let table = [
             (0, 60, None, true),
@@ -135,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_had_is_left() {
-        let mut limits = Limits::new(Some(100), None);
+        let mut limits = bounded(100);
         assert!(limits.memory_growing(0, 100, None).unwrap());
         limits.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
         assert!(limits.memory_growing(0, 100, None).unwrap());
@@ -144,14 +153,15 @@ mod tests {
 
     #[test]
     fn tables_are_bounded_with_and_without_a_limit() {
-        assert!(!Limits::new(None, None).table_growing(0, ELEMENTS + 1, None).unwrap());
-        assert!(!Limits::new(Some(160), None).table_growing(0, 11, None).unwrap());
-        assert!(Limits::new(Some(160), None).table_growing(0, 10, None).unwrap());
+        assert!(!Limits::new(MemoryBound::fixed(None), None, None).table_growing(0, ELEMENTS + 1, None).unwrap());
+        assert!(!bounded(160).table_growing(0, 11, None).unwrap());
+        assert!(bounded(160).table_growing(0, 10, None).unwrap());
     }
+
     #[test]
     fn stores_share_a_budget_and_give_it_back() {
-        let budget = Arc::new(Budget::new(150));
-        let limits = || Limits::new(Some(100), Some(Arc::clone(&budget)));
+        let budget = Arc::new(Budget::new(MemoryBound::fixed(Some(150))));
+        let limits = || Limits::new(MemoryBound::fixed(Some(200)), Some(100), Some(Arc::clone(&budget)));
         let (mut first, mut second) = (limits(), limits());
         assert!(first.memory_growing(0, 100, None).unwrap());
         assert!(!first.memory_growing(100, 101, None).unwrap(), "its own bound");
@@ -162,6 +172,6 @@ mod tests {
         assert!(second.memory_growing(0, 100, None).unwrap());
         assert!(limits().memory_growing(0, 50, None).unwrap());
         drop(second);
-        assert_eq!(budget.0.load(Ordering::Relaxed), 150);
+        assert_eq!(budget.taken.load(Ordering::Relaxed), 0);
     }
 }

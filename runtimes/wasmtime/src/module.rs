@@ -1,7 +1,7 @@
 //! Core modules: WASI 0.1 commands.
 #![allow(unsafe_code)]
 
-use lighter_runtime_api::{Code, Error, Guest, Outcome, Ready};
+use lighter_runtime_api::{Code, Error, Guest, MemoryBound, Outcome, Ready};
 use wasmtime::{Engine, InstancePre, Linker, Module, Store};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
@@ -38,8 +38,8 @@ impl LoadedModule {
         Ok(Self(pre))
     }
 
-    pub(crate) async fn run(self, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
-        let state = State { wasi: wasi::context(guest)?.build_p1(), limits: Limits::new(guest.memory, None) };
+    pub(crate) async fn run(self, guest: &Guest, memory: MemoryBound, ready: Ready) -> Result<Outcome, Error> {
+        let state = State { wasi: wasi::context(guest)?.build_p1(), limits: Limits::new(memory, None, None) };
         let mut store = Store::new(self.0.module().engine(), state);
         store.limiter(|state| &mut state.limits);
         ready();

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use lighter_runtime_api::{Error, Guest};
+use lighter_runtime_api::{Error, Guest, MemoryBound};
 use wasmtime::{
     Engine, Store,
     component::{Component, Linker},
@@ -41,8 +41,9 @@ pub(crate) struct World {
     args: Vec<String>,
     env: Vec<(String, String)>,
     cwd: String,
-    /// Bytes of linear memory that one instance may have.
-    memory: Option<u64>,
+    /// Bytes of linear memory that one instance may have, and at most.
+    memory: MemoryBound,
+    most: Option<u64>,
     /// What instances have together, where there are many.
     budget: Option<Arc<Budget>>,
     handler: bool,
@@ -93,18 +94,18 @@ impl Prepared {
 
 impl World {
     /// Opens what `guest` is granted. Called in the sealed init.
-    pub(crate) fn open(prepared: Prepared, guest: &Guest, role: Role) -> Result<Self, Error> {
+    pub(crate) fn open(prepared: Prepared, guest: &Guest, memory: MemoryBound, role: Role) -> Result<Self, Error> {
         let Prepared { imports, roots } = prepared;
         let handler = role == Role::Handler;
         let mut granted = wasi::grants(guest, imports, role)?.build();
-        let memory = if handler { [guest.memory, guest.http.memory].into_iter().flatten().min() } else { guest.memory };
         let tls = Tls::new(roots, guest);
         Ok(Self {
             args: guest.args.clone(),
             env: wasi::environment(guest),
             cwd: guest.cwd.to_string_lossy().into_owned(),
             memory,
-            budget: guest.memory.filter(|_| handler).map(|memory| Arc::new(Budget::new(memory))),
+            most: guest.http.memory.filter(|_| handler),
+            budget: handler.then(|| Arc::new(Budget::new(memory))),
             handler,
             filesystem: mem::take(granted.filesystem()),
             sockets: mem::take(granted.sockets()),
@@ -144,7 +145,7 @@ impl World {
             wasi,
             table,
             http: WasiHttpCtx::new(),
-            limits: Limits::new(self.memory, self.budget.clone()),
+            limits: Limits::new(self.memory, self.most, self.budget.clone()),
             tls: self.outbound.tls().context(),
             outbound: self.outbound.clone(),
             shared: Arc::clone(&self.shared),

@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsFd, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
-use lighter_launch::{GuestStdio, Init, Runner, anticipate_move};
+use lighter_launch::{GuestStdio, Inherited, Init, Runner, anticipate_move};
 use lighter_oci::Plan;
 use nix::sys::prctl;
 use rustix::process::Signal;
@@ -47,7 +47,7 @@ pub(crate) async fn supervise(
     if !plan.user_namespace {
         anticipate_move();
     }
-    let runner = Runner::spawn(runner, plan, own_streams()?)?;
+    let runner = Runner::spawn(runner, plan, Inherited { stdio: own_streams()?, bound: None })?;
     let init = match create(&runner, signals).await? {
         Ok(init) => init,
         Err(signal) => return Ok(End::Interrupted(signal)),

@@ -27,7 +27,7 @@ use nix::{
 
 use crate::{
     Error,
-    create::{Prepared, Stdio, kind, prepare},
+    create::{Inherited, Prepared, Stdio, kind, prepare},
     exec::Image,
     init::{NOT_STARTED, Payload, exit},
     legacy,
@@ -38,8 +38,15 @@ use container::Container;
 /// Puts a process into a container, and tells the daemon its pid, as this process sees it.
 ///
 /// In the child it does not return: it is the program, or has said on `status` why it can't be.
-pub(crate) fn join<B: Backend>(backend: B, exec: ExecPlan, stdio: Stdio, status: StatusStream) -> Result<(), Error> {
-    let ExecPlan { plan, init, cgroups } = exec;
+pub(crate) fn join<B: Backend>(
+    backend: B,
+    exec: ExecPlan,
+    inherited: Inherited,
+    status: StatusStream,
+) -> Result<(), Error> {
+    let ExecPlan { mut plan, init, cgroups } = exec;
+    let memory = inherited.bound(&mut plan);
+    let stdio = inherited.stdio;
     let container = Container::open(init, &cgroups)?;
     match kind(&backend, &plan)? {
         Isolation::Sealed => {
@@ -50,7 +57,8 @@ pub(crate) fn join<B: Backend>(backend: B, exec: ExecPlan, stdio: Stdio, status:
             }
             let terminal = plan.terminal.is_some();
             let guest = plan.guest.clone();
-            let payload = Payload { backend, loaded, guest, seal, status, terminal, tethered: false, joined: true };
+            let payload =
+                Payload { backend, loaded, guest, memory, seal, status, terminal, tethered: false, joined: true };
             match own_mounts(container).and_then(|()| identity::assume(&plan.sandbox)).and_then(|()| connect(stdio)) {
                 Ok(()) => exit(payload.run()),
                 Err(error) => give_up(&payload.status, &error),

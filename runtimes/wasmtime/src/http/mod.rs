@@ -22,7 +22,7 @@ mod ticker;
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
 
-use lighter_runtime_api::{Code, Error, Guest, Network, Outcome, Ready};
+use lighter_runtime_api::{Code, Error, Guest, MemoryBound, Network, Outcome, Ready};
 use lighter_wasmtime_engine::Profile;
 use tokio::runtime::Builder;
 use wasmtime::{Engine, component::Component};
@@ -61,7 +61,7 @@ impl Handler {
     }
 
     /// Serves until SIGTERM or SIGINT, in the sealed init.
-    pub(crate) fn serve(self, guest: &Guest, ready: Ready) -> Result<Outcome, Error> {
+    pub(crate) fn serve(self, guest: &Guest, memory: MemoryBound, ready: Ready) -> Result<Outcome, Error> {
         let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let granted = guest.cpus.map_or(cpus, |granted| usize::try_from(granted.get()).unwrap_or(cpus));
         let mut event_loop = match cpus.min(granted) {
@@ -73,7 +73,7 @@ impl Handler {
             }
         };
         let event_loop = event_loop.enable_all().thread_name("http").build().map_err(failed("start event loop"))?;
-        let world = World::open(self.prepared, guest, Role::Handler)?;
+        let world = World::open(self.prepared, guest, memory, Role::Handler)?;
         let instances = Instances::new(self.engine, self.entry, world, &self.pool, &guest.http)?;
         event_loop.block_on(server::run(Arc::new(instances), &guest.http, self.pool.connections, ready))?;
         // Who is still at work has nobody left to answer to.
