@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use lighter_launch::{Child, Folders, GuestStdio, Inherited, Init, Runner, anticipate_move, reap_strangers};
-use lighter_oci::{By, Cache, Cgroup, Choice, Config, ContainerImage, Guest, Plan, PlanRequest, Program, Source, listed};
+use lighter_oci::{
+    By, Cache, Cgroup, Choice, Config, ContainerImage, Guest, Plan, PlanRequest, Program, Source, listed,
+};
 use lighter_runtime_api::protocol::ExecPlan;
 use oci_spec::runtime::{LinuxMemory, LinuxNamespaceType, LinuxResources, Spec};
 
@@ -57,7 +59,13 @@ impl Runners {
         let name = Path::new(argv0).file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let runtime = name.strip_prefix("containerd-shim-").and_then(|n| n.rsplit_once("-v")).map(|(name, _)| name);
         let by_name = ENGINES.iter().copied().find(|engine| Some(*engine) == runtime);
-        Ok(Self { folder, by_name, address: PathBuf::from(&flags.address), namespace: flags.namespace.clone(), native: Arc::default() })
+        Ok(Self {
+            folder,
+            by_name,
+            address: PathBuf::from(&flags.address),
+            namespace: flags.namespace.clone(),
+            native: Arc::default(),
+        })
     }
 
     /// The engine that runs a plan. What is native needs no choice.
@@ -370,8 +378,8 @@ impl Sandbox for RunnerSandbox {
         let guest = inherited(guest, self.bound.as_ref())?;
         let path = self.runners.runner(&engine);
         let executable = self.runners.executable(&engine)?;
-        let runner =
-            Runner::spawn_exec(&executable, &plan, guest).map_err(|error| self.runners.explain(&engine, &path, error))?;
+        let runner = Runner::spawn_exec(&executable, &plan, guest)
+            .map_err(|error| self.runners.explain(&engine, &path, error))?;
         let process = runner.joined().await?;
         let streams = opened.connect(&request.stdio, size).await?;
         Ok(RunnerExec { id: request.id.clone(), process, streams })

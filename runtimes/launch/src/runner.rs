@@ -85,13 +85,7 @@ impl Runner {
         Self::run(path, "exec", exec, exec.plan.state.join(&exec.plan.id), guest)
     }
 
-    fn run(
-        path: &Path,
-        action: &str,
-        plan: &impl Serialize,
-        state: PathBuf,
-        guest: Inherited,
-    ) -> Result<Self, Error> {
+    fn run(path: &Path, action: &str, plan: &impl Serialize, state: PathBuf, guest: Inherited) -> Result<Self, Error> {
         let Inherited { stdio: guest, bound } = guest;
         let (ours, theirs) = StdUnixStream::pair().map_err(Error::system("make status stream"))?;
         ours.set_nonblocking(true).map_err(Error::system("make status stream"))?;

@@ -2,7 +2,9 @@
 
 use std::error::Error as StdError;
 
-use lighter_runtime_api::{Backend, Code, Compiler, Error, Guest, Identity, Kind, MemoryBound, Network, Outcome, Ready, Supports};
+use lighter_runtime_api::{
+    Backend, Code, Compiler, Error, Guest, Identity, Kind, MemoryBound, Network, Outcome, Ready, Supports,
+};
 use lighter_wasmtime_engine::Profile;
 use wasmtime::Engine;
 use wasmtime_wasi::I32Exit;
