@@ -222,7 +222,7 @@ impl Bed {
 
     fn configure(&self) -> Result<()> {
         let files = daemons::configuration(self.suite);
-        files.into_iter().try_for_each(|(path, text)| self.write(path, text))
+        files.into_iter().try_for_each(|(path, text)| self.write(path, &text))
     }
 
     /// Writes a file of the bed, and makes its folder.

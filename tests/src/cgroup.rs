@@ -139,6 +139,11 @@ impl Cgroups {
         self.folders.iter().try_for_each(|folder| write_pid(folder, pid))
     }
 
+    /// Lets what is paused go on. On v1 it could not even be killed.
+    pub(crate) fn thaw(&self) {
+        self.folders.iter().for_each(|folder| thaw_tree(folder));
+    }
+
     /// Kills what is left inside and removes all.
     pub(crate) fn remove(self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -289,6 +294,18 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(folder)
+}
+
+fn thaw_tree(folder: &Path) {
+    for (file, state) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        let path = folder.join(file);
+        if path.exists() {
+            // A root has no state to be written.
+            let _ = fs::write(path, state);
+        }
+    }
+    let below = fs::read_dir(folder).into_iter().flatten().flatten().map(|item| item.path());
+    below.filter(|path| path.is_dir()).for_each(|path| thaw_tree(&path));
 }
 
 #[cfg(test)]

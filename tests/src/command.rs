@@ -5,7 +5,7 @@ use std::{
     fmt,
     io::{Read, Write},
     os::unix::process::CommandExt,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
@@ -28,9 +28,9 @@ const PIPE_GRACE: Duration = Duration::from_secs(2);
 /// A command to run in a bed.
 #[must_use = "does nothing until `run`"]
 pub struct Cmd {
-    command: Command,
+    pub(crate) command: Command,
     /// As a person would type it.
-    line: String,
+    pub(crate) line: String,
     stdin: Vec<u8>,
     timeout: Duration,
 }
@@ -90,24 +90,26 @@ impl Cmd {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {}", self.line))?;
-        let group = Pid::from_raw(i32::try_from(child.id()).context("pid")?);
-        let stdin = child.stdin.take();
+        let stdin = child.stdin.take().map(|pipe| Box::new(pipe) as Box<dyn Write + Send>);
         let stdout = Capture::of(child.stdout.take().context("take its stdout")?);
         let stderr = Capture::of(child.stderr.take().context("take its stderr")?);
+        self.running(child, stdin, stdout, stderr)
+    }
+
+    /// What was started, as the leader of a process group of its own.
+    pub(crate) fn running(
+        self,
+        child: Child,
+        stdin: Option<Box<dyn Write + Send>>,
+        stdout: Capture,
+        stderr: Capture,
+    ) -> Result<Running> {
+        let group = Pid::from_raw(i32::try_from(child.id()).context("pid")?);
         let (sender, exit) = mpsc::channel();
         thread::spawn(move || wait_and_tell(child, &sender));
         let deadline = Instant::now() + self.timeout;
-        Ok(Running {
-            line: self.line,
-            group,
-            stdin,
-            stdout,
-            stderr,
-            exit,
-            deadline,
-            timeout: self.timeout,
-            over: false,
-        })
+        let Cmd { line, timeout, .. } = self;
+        Ok(Running { line, group, stdin, stdout, stderr, exit, deadline, timeout, over: false })
     }
 }
 
@@ -121,7 +123,7 @@ fn wait_and_tell(mut child: Child, sender: &mpsc::Sender<Result<i32>>) {
 pub struct Running {
     line: String,
     group: Pid,
-    stdin: Option<ChildStdin>,
+    stdin: Option<Box<dyn Write + Send>>,
     stdout: Capture,
     stderr: Capture,
     exit: mpsc::Receiver<Result<i32>>,
@@ -161,6 +163,11 @@ impl Running {
     /// What it printed so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
+    }
+
+    /// Whether nothing more will come from its stdout.
+    pub fn is_over(&self) -> bool {
+        self.stdout.stream().ended
     }
 
     /// Waits for its end. Panics when that doesn't come in time.
@@ -237,9 +244,9 @@ impl fmt::Display for Output {
     }
 }
 
-/// A pipe that a thread reads to its end.
+/// A pipe or a terminal that a thread reads to its end.
 #[derive(Clone, Default)]
-struct Capture(Arc<(Mutex<Stream>, Condvar)>);
+pub(crate) struct Capture(Arc<(Mutex<Stream>, Condvar)>);
 
 #[derive(Default)]
 struct Stream {
@@ -254,7 +261,7 @@ impl Stream {
 }
 
 impl Capture {
-    fn of(mut pipe: impl Read + Send + 'static) -> Capture {
+    pub(crate) fn of(mut pipe: impl Read + Send + 'static) -> Capture {
         let capture = Capture::default();
         let to = capture.clone();
         thread::spawn(move || {

@@ -9,9 +9,11 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{Bed, Registry, Suite};
+use crate::{Bed, Registry, Suite, cri};
 
 pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+/// The file with containerd's pid, as the bed counts.
+pub(crate) const CONTAINERD_PID: &str = "/run/bed/containerd.pid";
 /// The folder with one log a daemon.
 pub(crate) const LOGS: &str = "/var/log/bed";
 
@@ -26,16 +28,12 @@ pub(crate) enum Daemon {
 }
 
 /// Configuration files: path in the bed and text.
-pub(crate) fn configuration(suite: Suite) -> [(&'static str, &'static str); 2] {
-    [
-        ("/etc/containerd/config.toml", suite.containerd_config()),
-        // The containerd image store is what makes wasm images possible. A bridge would need iptables,
-        // which the kernel of the host may not have.
-        (
-            "/etc/docker/daemon.json",
-            r#"{"features":{"containerd-snapshotter":true},"iptables":false,"ip6tables":false,"bridge":"none"}"#,
-        ),
-    ]
+pub(crate) fn configuration(suite: Suite) -> Vec<(&'static str, String)> {
+    // The containerd image store is what makes wasm images possible. All else is as Docker comes: with a bridge, in the
+    // bed's network namespace.
+    let files = [("/etc/docker/daemon.json", r#"{"features":{"containerd-snapshotter":true}}"#)];
+    let files = files.into_iter().chain(cri::files()).map(|(path, text)| (path, text.to_owned()));
+    files.chain([("/etc/containerd/config.toml", suite.containerd_config())]).collect()
 }
 
 impl Daemon {

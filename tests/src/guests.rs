@@ -7,6 +7,7 @@
 mod c;
 mod go;
 mod javascript;
+mod native;
 mod pip;
 mod python;
 mod ruby;
@@ -96,6 +97,12 @@ pub fn handler(name: &str) -> Vec<u8> {
     }
 }
 
+/// `guests/native/NAME.c`: a static program for the host.
+#[track_caller]
+pub fn native(name: &str) -> Vec<u8> {
+    native::NATIVE.read_file(name)
+}
+
 /// Ruby 3.4 with its standard library, more than 30 MB: a core module for WASI 0.1 that takes `-e CODE` or a file. Not
 /// built from source but downloaded from npm, once.
 #[track_caller]
@@ -114,12 +121,13 @@ pub fn folders() -> Result<Vec<PathBuf>> {
     ALL.iter().map(|set| set.folder()).chain([Ok(ruby)]).collect()
 }
 
-static ALL: [&Set; 9] = [
+static ALL: [&Set; 10] = [
     &text::WAT,
     &rust::COMMANDS,
     &rust::COMPONENTS,
     &rust::THREADS,
     &c::C,
+    &native::NATIVE,
     &zig::ZIG,
     &go::GO,
     &javascript::JAVASCRIPT,
@@ -164,8 +172,13 @@ struct Set {
 impl Set {
     #[track_caller]
     fn read(&self, name: &str) -> Vec<u8> {
+        self.read_file(&format!("{name}.wasm"))
+    }
+
+    #[track_caller]
+    fn read_file(&self, name: &str) -> Vec<u8> {
         let folder = self.folder().unwrap_or_else(|error| panic!("no guests of {}: {error:#}", self.name));
-        let path = folder.join(name).with_extension("wasm");
+        let path = folder.join(name);
         fs::read(&path).unwrap_or_else(|error| panic!("read guest {}: {error}", path.display()))
     }
 

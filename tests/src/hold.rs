@@ -80,6 +80,7 @@ fn hold_until_end(parts: &Parts, cgroups: &Cgroups) -> Result<()> {
         io::copy(&mut io::stdin(), &mut io::sink()).context("wait for the test process")?;
     }
     init.kill().context("kill the bed's pid 1")?;
+    cgroups.thaw();
     init.wait().context("wait for the bed's end")?;
     made
 }

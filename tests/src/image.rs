@@ -72,6 +72,16 @@ impl Image {
         self
     }
 
+    /// For the host's platform, as images of native programs are.
+    pub fn of_host(self) -> Image {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        self.platform("linux", architecture)
+    }
+
     /// A folder.
     pub fn folder(self, path: &str) -> Image {
         self.entry(path, Entry::Folder)

@@ -18,6 +18,7 @@ mod bed;
 mod cache;
 mod cgroup;
 mod command;
+pub mod cri;
 mod daemons;
 mod enter;
 pub mod guests;
@@ -35,6 +36,7 @@ mod rootfs;
 mod shared;
 mod staging;
 mod suite;
+mod terminal;
 pub mod wasmedge;
 
 use std::{
@@ -54,6 +56,7 @@ pub use prerequisites::need_program;
 pub use proxy::{Fault, Proxy, Request};
 pub use registry::Registry;
 pub use suite::Suite;
+pub use terminal::Terminal;
 
 /// The checkout that is tested. Asked for at run time where cargo runs us: one target folder serves every
 /// checkout, and cargo takes what it built in one for another's as long as the sources are the same.

@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &[
     // Without it `docker build` takes the old builder, which refuses wasi/wasm.
     "docker-buildx",
     "docker-cli",
+    "docker-compose",
     "docker-registry",
     "docker.io",
     "iproute2",

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use anyhow::bail;
 
+use crate::cri;
+
 /// A Debian suite: one pair of containerd and Docker versions that people run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suite {
@@ -43,27 +45,13 @@ impl Suite {
         }
     }
 
-    /// containerd's configuration file. `restrict_oom_score_adj` because a container of a machine may
-    /// lack CAP_SYS_RESOURCE, without which CRI's sandboxes (-998) can't start.
-    pub(crate) fn containerd_config(self) -> &'static str {
-        match self {
-            Suite::Trixie => {
-                r#"version = 2
-[debug]
-  level = "debug"
-[plugins."io.containerd.grpc.v1.cri"]
-  restrict_oom_score_adj = true
-"#
-            }
-            Suite::Forky => {
-                r#"version = 3
-[debug]
-  level = "debug"
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-"#
-            }
-        }
+    /// containerd's configuration file.
+    pub(crate) fn containerd_config(self) -> String {
+        let version = match self {
+            Suite::Trixie => 2,
+            Suite::Forky => 3,
+        };
+        format!("version = {version}\n[debug]\n  level = \"debug\"\n{}", cri::containerd(self))
     }
 }
 

@@ -140,6 +140,7 @@ fn what_an_engine_can_not_run(suite: Suite) {
     let unknown = r#"(module (import "my" "import" (func)) (func (export "_start")))"#;
     let table = [
         ("component", guests::p2("hello"), "wamr", Some("wasmtime")),
+        ("threads", guests::threads("sum"), "wasmtime", Some("wamr")),
         ("unknown", wat::parse_str(unknown).expect("a module"), "wasmtime", None),
         ("unknown", wat::parse_str(unknown).expect("a module"), "wamr", None),
     ];

@@ -241,14 +241,10 @@ fn networks(suite: Suite) {
     for network in ["none", "host"] {
         same(bed, true, &["--network", network], &["sh", "-c", "ip -o addr | cut -d' ' -f2-6; cat /etc/resolv.conf"]);
     }
-    let network = bed.docker(&["network", "create", "--driver", "bridge", "native"]).run();
-    if network.status != 0 {
-        eprintln!("skipped: a bridge can't be made here: {network}");
-        return;
-    }
+    bed.docker(&["network", "create", "--driver", "bridge", "native"]).run().ok();
     let seen =
         same(bed, true, &["--network", "native"], &["sh", "-c", "ip -o -4 addr show eth0 | cut -d' ' -f2,4-8"]).ok();
-    assert!(seen.stdout.contains("172."), "{seen}");
+    assert!(seen.stdout.starts_with("eth0 "), "{seen}");
 }
 
 fn what_cannot_be_run(suite: Suite) {

@@ -2,6 +2,7 @@
 //!
 //! Of WebAssembly and of native containers; where runc does the same, by runc as well.
 
+mod memory;
 mod oom;
 mod pause;
 mod update;

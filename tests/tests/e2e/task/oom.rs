@@ -9,7 +9,8 @@ on_every_suite! {
     of_an_init,
     of_a_process_beside_it,
     not_of_what_is_killed_by_a_person,
-    of_a_guest_whose_memory_fails_to_grow,
+    not_of_a_guest_whose_memory_fails_to_grow,
+    of_guests_that_have_too_much_together,
 }
 
 /// Reads a line without end into memory.
@@ -23,7 +24,7 @@ fn of_an_init(suite: Suite) {
     for (id, runtime) in [("oom-init", RUNTIME), ("oom-init-runc", RUNC)] {
         let run = ["run", "--rm", "--runtime", runtime];
         bed.ctr(&[&run[..], &LIMIT, &[image.name(), id], &GREEDY].concat()).run().expect(137);
-        events.wait_for(&format!(r#"/tasks/delete {{"container_id":"{id}""#));
+        events.wait_for(&format!(r#"/containers/delete {{"id":"{id}""#));
         let seen = events.stdout();
         let topics = topics_of(&seen, id);
         if runtime == RUNTIME {
@@ -71,7 +72,7 @@ fn not_of_what_is_killed_by_a_person(suite: Suite) {
 }
 
 /// The guest is told first, by a `memory.grow` that fails.
-fn of_a_guest_whose_memory_fails_to_grow(suite: Suite) {
+fn not_of_a_guest_whose_memory_fails_to_grow(suite: Suite) {
     let bed = Bed::get(suite);
     let image = Image::wasm("docker.io/library/oom-guest:latest", guests::p1("memory"));
     let events = events(bed, &image);
@@ -81,4 +82,22 @@ fn of_a_guest_whose_memory_fails_to_grow(suite: Suite) {
     assert!(output.stdout.starts_with("memory.grow failed at "), "{output}");
     events.wait_for(&format!(r#"/tasks/delete {{"container_id":"{id}""#));
     assert_eq!(topics_of(&events.stdout(), id), ["create", "start", "exit", "delete"]);
+}
+
+/// Each has the bound for itself: what is added to a container shares its limit with those in it.
+fn of_guests_that_have_too_much_together(suite: Suite) {
+    let bed = Bed::get(suite);
+    let image = Image::wasm("docker.io/library/oom-guests:latest", guests::p1("memory"));
+    let events = events(bed, &image);
+    let id = "oom-guests";
+    let run = ["run", "--rm", "--runtime", RUNTIME, "--platform", "wasi/wasm", "--memory-limit", "67108864"];
+    // It keeps what it has, and waits for a line.
+    let first = bed.ctr(&[&run[..], &[image.name(), id, "/app.wasm", "again"]].concat()).spawn();
+    first.wait_for("memory.grow failed at ");
+    bed.ctr(&["tasks", "exec", "--exec-id", "second", id, "/app.wasm"]).run().expect(137);
+    first.wait().expect(137);
+    events.wait_for(&format!(r#"/containers/delete {{"id":"{id}""#));
+    let topics = topics_of(&events.stdout(), id);
+    let at = |topic: &str| topics.iter().position(|seen| seen == topic);
+    assert!(at("oom").is_some() && at("oom") < at("exit"), "{topics:?}");
 }

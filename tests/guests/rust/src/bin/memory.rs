@@ -1,6 +1,10 @@
-//! Grows its memory by a MiB at a time, and writes to each page, until that fails or 4 GiB are reached, which is all that 32 bits address.
+//! Grows its memory by a MiB at a time, and writes to each page, until that fails or 4 GiB are reached, which is all that 32 bits address. With an
+//! argument, it tries again for each line that it reads.
 
-use std::arch::wasm32::{memory_grow, memory_size};
+use std::{
+    arch::wasm32::{memory_grow, memory_size},
+    env, io,
+};
 
 const PAGE: usize = 64 * 1024;
 const PAGES_A_MIB: usize = 16;
@@ -11,7 +15,11 @@ fn main() {
         let old_size = memory_grow(0, PAGES_A_MIB);
         if old_size == usize::MAX {
             println!("memory.grow failed at {} MiB", memory_size(0) / PAGES_A_MIB);
-            return;
+            let mut line = String::new();
+            if env::args().len() < 2 || io::stdin().read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            continue;
         }
         for page in old_size..old_size + PAGES_A_MIB {
             // Every 4 KiB: the size of the host's pages.
