@@ -13,6 +13,7 @@ use containerd_shim::{Flags, util::convert_to_timestamp};
 use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 
 use crate::{
+    pod,
     runner::Leftovers,
     start::{ADDRESS, socket_path},
 };
@@ -33,6 +34,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         path => PathBuf::from(path),
     };
     remove_stale_socket(&bundle);
+    pod::remove_leftovers(&bundle).context("clean up pod")?;
     Leftovers::of_bundle(&bundle, &flags.id).remove().context("clean up container")?;
     let response = DeleteResponse {
         exit_status: KILLED,

@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     events::{Publish, Publisher},
     logging,
+    pod::{Pod, SandboxService},
     runner::Runners,
     service::TaskService,
     start::socket_path,
@@ -54,11 +55,13 @@ pub(crate) fn run(argv0: &str, flags: &Flags) -> Result<()> {
 async fn serve(argv0: &str, flags: &Flags) -> Result<()> {
     let listener = inherited_listener()?;
     let events = Publisher::start(env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?, flags.namespace.clone());
-    let runners = Runners::new(argv0, flags).context("find runners")?;
+    let pod = Pod::new();
+    let runners = Runners::new(argv0, flags, pod.clone()).context("find runners")?;
     let tasks = Tasks::new(runners, Arc::new(events.clone()) as Arc<dyn Publish>);
     let shutdown = watch::Sender::new(false);
     let mut asked = shutdown.subscribe();
-    let mut server = TaskService::new(tasks, shutdown).register(Server::new().add_listener(listener));
+    let server = SandboxService::new(pod.clone(), Arc::clone(&tasks), shutdown.clone()).register(Server::new());
+    let mut server = TaskService::new(tasks, pod, shutdown).register(server).add_listener(listener);
     server.start().await.context("serve")?;
     log::debug!("serving at {}", flags.socket);
 

@@ -10,6 +10,21 @@ pub(crate) enum Error {
     Exists(String),
     #[error("task {0} not found")]
     NotFound(String),
+    #[error("pod {0} not found")]
+    NoPod(String),
+    #[error("the daemon holds a pod already; {0} needs one of its own")]
+    PodExists(String),
+    #[error(
+        "a pod with a user namespace (hostUsers: false) is not supported here; use a runtime handler without \
+         sandboxer = \"shim\" for it"
+    )]
+    PodUsers,
+    #[error("a pod has no metrics of its own; ask for those of its containers")]
+    PodMetrics,
+    #[error("sysctl {name}: {why}")]
+    Sysctl { name: String, why: &'static str },
+    #[error("set sysctl {name} to {value:?}: {source}")]
+    SetSysctl { name: String, value: String, source: io::Error },
     #[error("process already finished")]
     Finished,
     #[error("{what} {id} is {phase}; {needs}")]
@@ -69,15 +84,20 @@ impl Error {
 
     fn code(&self) -> Code {
         match self {
-            Self::Exists(_) => Code::ALREADY_EXISTS,
-            Self::NotFound(_) | Self::Finished | Self::Launch(lighter_launch::Error::Finished) => Code::NOT_FOUND,
+            Self::Exists(_) | Self::PodExists(_) => Code::ALREADY_EXISTS,
+            Self::NotFound(_) | Self::NoPod(_) | Self::Finished | Self::Launch(lighter_launch::Error::Finished) => {
+                Code::NOT_FOUND
+            }
             Self::WrongPhase { .. } | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
-            Self::Unsupported { .. } => Code::UNIMPLEMENTED,
+            Self::Unsupported { .. } | Self::PodMetrics => Code::UNIMPLEMENTED,
             Self::NotNative { .. }
             | Self::NativeInWasm(_)
             | Self::Request { .. }
             | Self::Options(_)
             | Self::StreamScheme { .. }
+            | Self::PodUsers
+            | Self::Sysctl { .. }
+            | Self::SetSysctl { .. }
             | Self::Signal(_) => Code::INVALID_ARGUMENT,
             Self::Bundle(
                 lighter_oci::Error::Annotation { .. }

@@ -1,7 +1,8 @@
 //! `containerd-shim-lighter-v1`: what containerd runs to have a WebAssembly container run.
 //!
 //! One executable, four actions. `start` and `delete` are containerd's, short-lived; `serve` is the daemon that `start`
-//! leaves behind, one a pod; `-info` tells what the runtime is. No engine is linked: runners are executables beside this.
+//! leaves behind, one a pod; `-info` tells what the runtime is. A fifth is the daemon's own: [`pod::ACTION`]. No engine is
+//! linked: runners are executables beside this.
 //! Must not know: engines, image formats.
 
 mod bootstrap;
@@ -17,6 +18,7 @@ mod freezer;
 mod logging;
 mod oom;
 mod options;
+mod pod;
 mod rootfs;
 mod runner;
 mod sandbox;
@@ -60,6 +62,13 @@ fn main() -> ExitCode {
     if matches!(args.as_slice(), [only] if only == "--help" || only == "-h" || only == "-help") {
         println!("{HELP}");
         return ExitCode::SUCCESS;
+    }
+    if matches!(args.as_slice(), [only] if only == pod::ACTION) {
+        return match pod::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            // Nobody reads it; the daemon sees that no byte came.
+            Err(_) => ExitCode::FAILURE,
+        };
     }
     let flags = match containerd_shim::parse(&args) {
         Ok(flags) => flags,

@@ -25,6 +25,7 @@ use crate::{
     executable::Executable,
     freezer::Freezer,
     oom::OutOfMemory,
+    pod::Pod,
     rootfs,
     sandbox::{CreateRequest, ExecRequest, Execution, Exit, Launcher, Sandbox, Size},
     stdio::{Opened, Streams},
@@ -47,25 +48,22 @@ pub(crate) struct Runners {
     address: PathBuf,
     /// containerd's namespace.
     namespace: String,
+    /// The daemon's pod, if it holds one.
+    pod: Pod,
     /// The program that is in native containers for a moment, once there was one.
     native: Arc<OnceLock<Executable>>,
 }
 
 impl Runners {
     /// `argv0` is the name under which containerd started the shim; `flags` say where containerd is.
-    pub(crate) fn new(argv0: &str, flags: &Flags) -> io::Result<Self> {
+    pub(crate) fn new(argv0: &str, flags: &Flags, pod: Pod) -> io::Result<Self> {
         let executable = env::current_exe()?;
         let folder = executable.parent().map(Path::to_owned).unwrap_or_default();
         let name = Path::new(argv0).file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let runtime = name.strip_prefix("containerd-shim-").and_then(|n| n.rsplit_once("-v")).map(|(name, _)| name);
         let by_name = ENGINES.iter().copied().find(|engine| Some(*engine) == runtime);
-        Ok(Self {
-            folder,
-            by_name,
-            address: PathBuf::from(&flags.address),
-            namespace: flags.namespace.clone(),
-            native: Arc::default(),
-        })
+        let (address, namespace) = (PathBuf::from(&flags.address), flags.namespace.clone());
+        Ok(Self { folder, by_name, address, namespace, pod, native: Arc::default() })
     }
 
     /// The engine that runs a plan. What is native needs no choice.
@@ -214,10 +212,11 @@ impl Launcher for Runners {
             rootfs: mounted.clone(),
         };
         let created = self.launch(request, mounted.as_deref(), &mut leftovers).await;
-        if created.is_err()
-            && let Err(error) = leftovers.remove()
-        {
-            log::error!("clean up after failed creation of {}: {error}", request.id);
+        if created.is_err() {
+            match leftovers.remove() {
+                Ok(()) => self.pod.forget(&request.id),
+                Err(error) => log::error!("clean up after failed creation of {}: {error}", request.id),
+            }
         }
         created
     }
@@ -240,6 +239,8 @@ impl Runners {
         let cpuset = Cpuset::take(&mut plan);
         let size = size_of(&plan);
         let own_pids = has_own_pids(&plan.sandbox);
+        self.pod.add_files(&mut plan.sandbox)?;
+        self.pod.note(&request.id, &request.bundle, &plan.cgroup)?;
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
         let (guest, opened) = Opened::new(&request.stdio, request.terminal, &request.bundle, &mut plan)?;
         let wasm = plan.program == Program::Wasm;
@@ -444,6 +445,8 @@ impl Sandbox for RunnerSandbox {
     }
 
     async fn remove(&self) -> Result<(), Error> {
-        self.leftovers.remove()
+        self.leftovers.remove()?;
+        self.runners.pod.forget(&self.id);
+        Ok(())
     }
 }

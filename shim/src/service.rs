@@ -1,6 +1,6 @@
 //! Task v2 and v3 over ttrpc: decodes calls, and encodes what [`Tasks`] answers.
 
-use std::{collections::HashMap, path::Path, process, sync::Arc};
+use std::{path::Path, process, sync::Arc};
 
 use async_trait::async_trait;
 use containerd_shim::util::convert_to_any;
@@ -16,7 +16,7 @@ use containerd_shim_protos::{
     shim_async::{Task, create_task},
     ttrpc::{
         self,
-        r#async::{Server, Service, TtrpcContext},
+        r#async::{Server, TtrpcContext},
     },
 };
 use oci_spec::runtime::LinuxResources;
@@ -27,6 +27,7 @@ use crate::{
     error::Error,
     execs::ExecPhase,
     options,
+    pod::Pod,
     sandbox::{CreateRequest, ExecRequest, Exit, Launcher, Sandbox, Size},
     stdio::StdioPaths,
     tasks::{Phase, Tasks, timestamp},
@@ -35,19 +36,18 @@ use crate::{
 /// Version 3 of the task API, which the protos are made from, is a renamed copy of version 2: same messages, same meaning.
 const V2: &str = "containerd.task.v2.Task";
 
-/// Registered without methods: each call of it answers UNIMPLEMENTED.
-const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
-
 /// The task service.
 pub(crate) struct TaskService<L: Launcher> {
     tasks: Arc<Tasks<L>>,
+    pod: Pod,
     shutdown: watch::Sender<bool>,
 }
 
 impl<L: Launcher> TaskService<L> {
-    /// `shutdown` turns true when containerd has no use for the daemon any more.
-    pub(crate) fn new(tasks: Arc<Tasks<L>>, shutdown: watch::Sender<bool>) -> Self {
-        Self { tasks, shutdown }
+    /// `pod` is the one that the daemon holds, if any. `shutdown` turns true when containerd has no use for the daemon any
+    /// more.
+    pub(crate) fn new(tasks: Arc<Tasks<L>>, pod: Pod, shutdown: watch::Sender<bool>) -> Self {
+        Self { tasks, pod, shutdown }
     }
 
     /// Registers it under both of its names.
@@ -56,9 +56,7 @@ impl<L: Launcher> TaskService<L> {
         let v3 = create_task(Arc::clone(&service) as Arc<dyn Task + Send + Sync>);
         // The generated constructor knows one name only.
         let v2 = create_task(service).into_values().map(|methods| (V2.to_owned(), methods)).collect();
-        // A service that ttrpc does not know answers INVALID_ARGUMENT, which a client can't tell from a bad call.
-        let none = Service { methods: HashMap::new(), streams: HashMap::new() };
-        server.register_service(v3).register_service(v2).register_service(HashMap::from([(SANDBOX.to_owned(), none)]))
+        server.register_service(v3).register_service(v2)
     }
 }
 
@@ -224,18 +222,22 @@ impl<L: Launcher> Task for TaskService<L> {
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
-        let task = self.tasks.get(&request.id)?;
+        // A restarted containerd asks for the pod as if it were a task, and takes an error for a daemon that is lost.
+        let task_pid = match self.pod.status(&request.id) {
+            Ok(status) => status.pid,
+            Err(_) => self.tasks.get(&request.id)?.sandbox.pid(),
+        };
         Ok(ConnectResponse {
             shim_pid: process::id(),
-            task_pid: task.sandbox.pid(),
+            task_pid,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..ConnectResponse::default()
         })
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
-        // A pod's daemon is told so with each of its containers; it stays for the others.
-        if self.tasks.is_empty() {
+        // A pod's daemon is told so with each of its containers; it stays for the others, and for the pod that it holds.
+        if self.tasks.is_empty() && !self.pod.is_held() {
             self.shutdown.send_replace(true);
         }
         Ok(Empty::default())

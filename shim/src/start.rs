@@ -42,13 +42,16 @@ pub(crate) fn run(argv0: &str, flags: &Flags) -> Result<()> {
     io::stdout().write_all(&answer).and_then(|()| io::stdout().flush()).context("answer containerd")
 }
 
-/// The pod that a container belongs to, if its spec names one.
+/// The pod that a container belongs to, if its spec names one. A pod that the daemon is to hold itself has no spec.
 fn group(spec: &Path) -> Result<Option<String>> {
     #[derive(serde::Deserialize)]
     struct Annotated {
         annotations: Option<std::collections::HashMap<String, String>>,
     }
-    let text = fs::read(spec).with_context(|| format!("read runtime spec {}", spec.display()))?;
+    let text = match fs::read(spec) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("read runtime spec {}", spec.display()))?,
+    };
     let spec: Annotated = serde_json::from_slice(&text).context("decode runtime spec")?;
     let annotations = spec.annotations.unwrap_or_default();
     Ok(GROUPING.iter().find_map(|name| annotations.get(*name)).cloned())
@@ -131,6 +134,8 @@ mod tests {
         }
         fs::write(&spec, "{").unwrap();
         assert!(group(&spec).is_err());
+        fs::remove_file(&spec).unwrap();
+        assert_eq!(group(&spec).unwrap(), None);
     }
 
     #[test]

@@ -192,6 +192,15 @@ impl<L: Launcher> Tasks<L> {
         Ok(())
     }
 
+    /// Kills whatever runs, as far as it does.
+    pub(crate) fn kill_all(&self) {
+        for slot in self.lock().values() {
+            if let Slot::Task(task) = slot {
+                let _ = task.sandbox.kill(libc::SIGKILL.unsigned_abs(), true);
+            }
+        }
+    }
+
     /// Stops every process of a running task where it is.
     pub(crate) async fn pause(&self, id: &str) -> Result<(), Error> {
         let task = self.get(id)?;
