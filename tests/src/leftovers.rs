@@ -13,13 +13,19 @@ use crate::{Bed, cgroup};
 const PROGRAMS: &[&str] = &["containerd-shim", "lighter", "youki"];
 
 /// Where bundles are mounted, and what else of a task may be.
-const MOUNTS: &[&str] = &["/run/containerd/io.containerd.runtime.v2.task", "/run/lighter"];
+const MOUNTS: &[&str] = &[
+    "/run/containerd/io.containerd.runtime.v2.task",
+    "/run/containerd/io.containerd.sandbox.controller.v1.shim",
+    "/run/lighter",
+];
 
 /// Folders whose items are all of tasks, at this depth below them.
 const FOLDERS: &[(&str, usize)] = &[
     ("/run/containerd/s", 1),
     ("/run/containerd/io.containerd.runtime.v2.task", 2),
     ("/var/lib/containerd/io.containerd.runtime.v2.task", 2),
+    ("/run/containerd/io.containerd.sandbox.controller.v1.shim", 2),
+    ("/var/lib/containerd/io.containerd.sandbox.controller.v1.shim", 2),
     ("/run/containerd/fifo", 1),
 ];
 
