@@ -151,7 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_frozen_stands_still_until_it_is_thawed() {
-        let hierarchies: [(&str, fn(&Busy) -> Freezer); 3] = [
+        type OfVersion = fn(&Busy) -> Freezer;
+        let hierarchies: [(&str, OfVersion); 3] = [
             ("/sys/fs/cgroup/freezer", |busy| Freezer::V1(vec![busy.folder.clone()])),
             ("/sys/fs/cgroup/unified", |busy| Freezer::V2(busy.folder.clone())),
             ("/sys/fs/cgroup", |busy| Freezer::V2(busy.folder.clone())),

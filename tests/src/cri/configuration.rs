@@ -49,14 +49,21 @@ pub(crate) fn containerd(suite: Suite) -> String {
         ),
     };
     let mut text = format!("[plugins.\"{runtime}\"]\n  restrict_oom_score_adj = true\n{sandbox}");
-    for (handler, shim) in
-        [("runc", "io.containerd.runc.v2"), ("lighter", crate::RUNTIME), ("lighter-wamr", crate::RUNTIME)]
-    {
+    for (handler, shim) in [
+        ("runc", "io.containerd.runc.v2"),
+        ("lighter", crate::RUNTIME),
+        ("lighter-wamr", crate::RUNTIME),
+        ("lighter-sandbox", crate::RUNTIME),
+    ] {
         let table = format!("plugins.\"{runtime}\".containerd.runtimes.{handler}");
         text += &format!(
             "[{table}]\n  runtime_type = \"{shim}\"\n  privileged_without_host_devices = true\n  \
              pod_annotations = [\"run.lighter.*\"]\n  container_annotations = [\"run.lighter.*\"]\n"
         );
+        // 1.7 does not know it, and runs a pause container.
+        if handler == "lighter-sandbox" {
+            text += "  sandboxer = \"shim\"\n";
+        }
         if handler == "lighter-wamr" {
             text += &format!("[{table}.options]\n  ConfigPath = \"{WAMR}\"\n");
         }

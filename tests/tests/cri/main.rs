@@ -5,6 +5,7 @@
 mod containers;
 mod crash;
 mod exec;
+mod held;
 mod images;
 mod logs;
 mod mounts;
