@@ -1,8 +1,25 @@
 //! What Docker's users do with containers.
+//!
+//! Here is what is a guest's alone; the modules hold what a guest, a native program and the same under runc do alike.
 
-use std::time::{Duration, Instant};
+mod compose;
+mod docs;
+mod exec;
+mod figures;
+mod health;
+mod kind;
+mod life;
+mod mounts;
+mod network;
+mod streams;
+mod terminal;
 
-use lighter_tests::{Bed, Image, Suite, guests, on_every_suite};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use lighter_tests::{Bed, Cmd, Image, Suite, free_port, guests, on_every_suite};
 
 use crate::{
     case::{Client, lines},
@@ -16,6 +33,7 @@ on_every_suite! {
     network_annotation,
     network_host,
     memory_limit,
+    memory_follows_an_update,
     user,
     detached_with_logs,
     stop_ends_a_busy_loop_at_once,
@@ -27,6 +45,8 @@ on_every_suite! {
     large_output,
     no_input,
     interactive_before_end_of_input,
+    components_at_a_terminal,
+    other_engines,
 }
 
 /// Far below the 10 s after which Docker kills, far above what it takes.
@@ -127,6 +147,21 @@ fn memory_limit(suite: Suite) {
     );
     let stats = sleeper.docker("stats", &["--no-stream", "--format", "{{.MemUsage}}"]).ok();
     assert!(stats.stdout.trim().ends_with("/ 64MiB"), "{stats}");
+}
+
+/// A guest is told where its memory ends, wherever that is by now.
+fn memory_follows_an_update(suite: Suite) {
+    let bed = Bed::get(suite);
+    let port = free_port();
+    let flags = ["--memory", "64m", "--memory-swap", "64m", "--publish", &format!("{port}:8080")];
+    let handler = network::serve(bed, kind::Kind::Guest, "memory-follows", &flags);
+    let status = |path| network::answer(bed, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path).status;
+    assert_eq!([status("/alloc?mb=20"), status("/alloc?mb=90")], [200, 507]);
+    handler.docker("update", &["--memory", "256m", "--memory-swap", "256m"]).ok();
+    assert_eq!([status("/alloc?mb=90"), status("/alloc?mb=300")], [200, 507]);
+    handler.docker("update", &["--memory", "64m", "--memory-swap", "64m"]).ok();
+    assert_eq!([status("/alloc?mb=20"), status("/alloc?mb=90")], [200, 507]);
+    assert_eq!(handler.inspect("{{.State.Status}} {{.State.OOMKilled}}"), "running false");
 }
 
 fn user(suite: Suite) {
@@ -243,4 +278,55 @@ fn interactive_before_end_of_input(suite: Suite) {
     cat.wait_for("second\n");
     let output = cat.wait().ok();
     assert_eq!(output.stderr, "EOF 13\n");
+}
+
+/// Types a line into a command that copies its input, and ends it.
+#[track_caller]
+fn type_a_line(cat: Cmd) {
+    let mut terminal = cat.at_terminal(24, 80);
+    terminal.wait_until_raw();
+    terminal.type_keys("a line\r");
+    terminal.wait_for("a line\r\na line\r\n");
+    terminal.type_keys("\x04");
+    terminal.wait().ok();
+}
+
+fn components_at_a_terminal(suite: Suite) {
+    let bed = Bed::get(suite);
+    let image = Image::wasm("docker.io/library/terminal-p2:latest", guests::p2("cat"));
+    let image = image.file("/sleep.wasm", guests::p2("sleep")).file("/hello.wasm", guests::p2("hello"));
+    type_a_line(Client::Docker.run(bed, &image, "component-typed", &["-it"], &[]));
+    let sleeper = Container { bed, name: "component-exec".to_owned() };
+    let flags = ["--detach", "--entrypoint", "/sleep.wasm"];
+    Client::Docker.run(bed, &image, &sleeper.name, &flags, &[]).run().ok();
+    sleeper.wait_for_log("ready");
+    let hello = bed.docker(&["exec", &sleeper.name, "/hello.wasm"]).run().ok();
+    assert_eq!((hello.stdout.as_str(), hello.stderr.as_str()), ("hello from wasm\n", "and to stderr\n"));
+    type_a_line(bed.docker(&["exec", "-it", &sleeper.name, "/app.wasm"]));
+}
+
+/// Whichever engine runs a container runs its further commands too, at terminals as well.
+fn other_engines(suite: Suite) {
+    let bed = Bed::get(suite);
+    // Where its library is.
+    let engines: &[&str] = if suite == Suite::Forky { &["wamr", "wasmedge"] } else { &["wamr"] };
+    let image = Image::wasm("docker.io/library/other-engines:latest", guests::p1("cat"));
+    let image = image.file("/sleep.wasm", guests::p1("sleep")).file("/exit.wasm", guests::p1("exit"));
+    for engine in engines {
+        let annotation = format!("run.lighter.engine={engine}");
+        let flags = ["--annotation", &annotation];
+        let typed = format!("typed-{engine}");
+        type_a_line(Client::Docker.run(bed, &image, &typed, &[&flags[..], &["-it"]].concat(), &[]));
+        let sleeper = Container { bed, name: format!("exec-{engine}") };
+        let flags = [&flags[..], &["--detach", "--entrypoint", "/sleep.wasm"]].concat();
+        Client::Docker.run(bed, &image, &sleeper.name, &flags, &[]).run().ok();
+        sleeper.wait_for_log("ready");
+        let top = sleeper.docker("top", &[]).ok();
+        assert!(top.stdout.contains(&format!("lighter-{engine}")), "{top}");
+        bed.docker(&["exec", &sleeper.name, "/exit.wasm", "42"]).run().expect(42);
+        type_a_line(bed.docker(&["exec", "-it", &sleeper.name, "/app.wasm"]));
+        sleeper.docker("pause", &[]).ok();
+        sleeper.docker("unpause", &[]).ok();
+        sleeper.docker("stop", &[]).ok();
+    }
 }
