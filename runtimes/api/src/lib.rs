@@ -38,6 +38,12 @@ pub trait Backend: 'static {
         Isolation::Sealed
     }
 
+    /// Whether a guest that waits goes on waiting after a signal that the runner handles for itself. Where it doesn't, the
+    /// runner has no such signals.
+    fn resumes_waits(&self) -> bool {
+        true
+    }
+
     /// Turns code into something that [`Self::run`] can start at once.
     ///
     /// Runs before the fork, as root on the host, so it must not execute a single instruction of the guest's, must not

@@ -92,7 +92,9 @@ impl<B: Backend> Payload<B> {
         let status = Rc::new(RefCell::new(Some(status)));
         let report = Rc::clone(&status);
         // Building the sandbox took code that running a guest does not take. Not giving it back is no reason to fail.
-        let _ = seal.file_pages().map(signals::give_back_later);
+        if backend.resumes_waits() {
+            let _ = seal.file_pages().map(signals::give_back_later);
+        }
         let terminal = if terminal { terminal::control() } else { Ok(()) };
         let outcome = terminal.and_then(|()| seal.apply()).and_then(|()| {
             let ready = Box::new(move || {

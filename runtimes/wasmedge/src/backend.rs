@@ -31,6 +31,11 @@ impl Backend for WasmEdge {
         }
     }
 
+    fn resumes_waits(&self) -> bool {
+        // Its waits are over with EINTR, and the guest takes that for the time that it asked for.
+        false
+    }
+
     fn supports(&self) -> Supports {
         Supports {
             components: false,

@@ -51,7 +51,6 @@ impl Pool {
     pub(super) fn new(required: Option<&ResourcesRequired>, guest: &Guest) -> Self {
         let initial = required.and_then(|r| r.max_initial_memory_size).unwrap_or(0).saturating_mul(PAGE);
         let memories = required.map_or(1, |r| r.num_memories).max(1);
-        let memory = [guest.http.memory, guest.memory].into_iter().flatten().min();
         let each = initial.saturating_mul(memories.into()).saturating_add(OVERHEAD);
         let instances = match (guest.http.concurrency, guest.memory) {
             (Some(asked), _) => asked.get().into(),
@@ -65,8 +64,10 @@ impl Pool {
             memories,
             tables: required.map_or(1, |r| r.num_tables).max(1),
             elements: usize::try_from(elements).unwrap_or(usize::MAX),
-            // A memory that is larger from the start must not fail to load: the limiter refuses it with a better error.
-            memory: usize::try_from(memory.unwrap_or(MAX_MEMORY).min(MAX_MEMORY).max(initial)).unwrap_or(usize::MAX),
+            // Not the container's bound, which may change: the limiter knows it as it is. Nor must a memory that is larger from
+            // the start fail to load: the limiter refuses it with a better error. Slots take addresses, not memory.
+            memory: usize::try_from(guest.http.memory.unwrap_or(MAX_MEMORY).min(MAX_MEMORY).max(initial))
+                .unwrap_or(usize::MAX),
         }
     }
 
