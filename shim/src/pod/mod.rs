@@ -102,6 +102,10 @@ impl Pod {
     /// Makes the pod: its namespaces and files. On an error nothing of it is left.
     pub(crate) fn create(&self, request: CreatePod) -> Result<(), Error> {
         let CreatePod { id, bundle, network, config } = request;
+        if id.is_empty() || !bundle.is_absolute() {
+            let why = format!("{id:?} in {bundle:?}; a pod has an id, and its bundle is an absolute path");
+            return Err(Error::Request { what: "the pod", why });
+        }
         let mut phase = self.lock();
         if !matches!(*phase, Phase::None) {
             return Err(Error::PodExists(id));
@@ -271,6 +275,9 @@ mod tests {
         let pod = Pod::new();
         assert!(!pod.is_held());
         assert!(matches!(pod.start("p"), Err(Error::NoPod(_))));
+        for nonsense in [request(""), CreatePod { bundle: "folder".into(), ..request("p") }] {
+            assert!(matches!(pod.create(nonsense), Err(Error::Request { .. })));
+        }
         let users = CreatePod { config: PodConfig { users: Mode::Pod, ..PodConfig::default() }, ..request("p") };
         assert!(matches!(pod.create(users), Err(Error::PodUsers)));
         assert!(!pod.is_held());
