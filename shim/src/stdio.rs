@@ -7,15 +7,18 @@
 use std::{
     fs::{File, OpenOptions},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::fs::{FileTypeExt, OpenOptionsExt},
     },
     path::Path,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use lighter_launch::GuestStdio;
 use lighter_oci::{Plan, Program};
+use rustix::io::ioctl_fionread;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     error::Error,
@@ -31,17 +34,38 @@ pub(crate) struct StdioPaths {
     pub(crate) stderr: String,
 }
 
+/// How long what a process printed last may take to reach a client, and how long is waited before it is looked for again.
+const LAST: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The daemon's ends.
 #[derive(Debug, Default)]
 pub(crate) struct HeldStdio {
     stdin: Mutex<Option<File>>,
-    _outputs: Vec<File>,
+    outputs: Vec<File>,
 }
 
 impl HeldStdio {
     /// Lets the guest's input end.
     pub(crate) fn close_stdin(&self) {
         drop(self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Waits, not for long, until all output was read. containerd gives up a stream that it has not got to open when it is
+    /// told of the end; and it can't open one that nobody writes to, so that somebody does.
+    async fn drained(&self) {
+        let unread = |output: &File| ioctl_fionread(output).is_ok_and(|bytes| bytes > 0);
+        let late: Vec<&File> = self.outputs.iter().filter(|output| unread(output)).collect();
+        let writers = late
+            .iter()
+            .map(|output| OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", output.as_raw_fd())));
+        let _writers: Vec<_> = writers.collect();
+        let read = async {
+            while late.iter().any(|output| unread(output)) {
+                sleep(PAUSE).await;
+            }
+        };
+        let _ = timeout(LAST, read).await;
     }
 }
 
@@ -81,8 +105,9 @@ impl Streams {
 
     /// Waits, not for long, until what an ended process printed is on its way.
     pub(crate) async fn drained(&self) {
-        if let Self::Terminal(terminal) = self {
-            terminal.drained().await;
+        match self {
+            Self::Held(held) => held.drained().await,
+            Self::Terminal(terminal) => terminal.drained().await,
         }
     }
 }
@@ -134,7 +159,7 @@ fn open(paths: &StdioPaths) -> Result<(GuestStdio, HeldStdio), Error> {
     let (stderr, held_stderr) = open_output("stderr", &paths.stderr)?;
     let held = HeldStdio {
         stdin: Mutex::new(held_stdin),
-        _outputs: [held_stdout, held_stderr].into_iter().flatten().collect(),
+        outputs: [held_stdout, held_stderr].into_iter().flatten().collect(),
     };
     Ok((GuestStdio { stdin, stdout, stderr }, held))
 }
@@ -188,5 +213,40 @@ fn local_path<'a>(stream: &'static str, name: &'a str) -> Result<&'a Path, Error
         None => Ok(Path::new(name)),
         Some(("file" | "fifo", path)) => Ok(Path::new(path)),
         Some(_) => Err(Error::StreamScheme { stream, uri: name.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_is_late_reads_what_an_ended_process_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stdout");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (guest, held) = open_output("stdout", path.to_str().unwrap()).unwrap();
+        let streams = Streams::Held(HeldStdio { outputs: held.into_iter().collect(), ..HeldStdio::default() });
+        let begun = Instant::now();
+        streams.drained().await;
+        assert!(begun.elapsed() < LAST / 2, "there is nothing to wait for");
+
+        File::from(guest).write_all(b"the last words").unwrap();
+        let client = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(PAUSE * 20);
+            // Blocks where nobody writes.
+            let mut read = [0; 64];
+            let length = File::open(path).unwrap().read(&mut read).unwrap();
+            read[..length].to_vec()
+        });
+        streams.drained().await;
+        assert!(begun.elapsed() < LAST, "it was waited for until it was read");
+        assert_eq!(client.await.unwrap(), b"the last words");
     }
 }
