@@ -74,12 +74,7 @@ impl Image {
 
     /// For the host's platform, as images of native programs are.
     pub fn of_host(self) -> Image {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        self.platform("linux", architecture)
+        self.platform("linux", host_architecture())
     }
 
     /// A folder.
@@ -255,6 +250,16 @@ impl Image {
             .manifests([manifest.expect("manifest's descriptor")])
             .build();
         serialize(&index.expect("image's index"))
+    }
+}
+
+/// The host's architecture in Go's word, as platforms have it.
+#[must_use]
+pub fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 

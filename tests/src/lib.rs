@@ -48,7 +48,7 @@ pub use bed::{Bed, OwnBed};
 pub use command::{Cmd, Output, Running};
 pub use enter::enter;
 pub use hold::{Parts, hold};
-pub use image::{ENTRYPOINT, Image};
+pub use image::{ENTRYPOINT, Image, host_architecture};
 pub use init::init;
 pub use logs::Logs;
 pub use network::free_port;

@@ -13,7 +13,7 @@ use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
 use sha2::{Digest as _, Sha256};
 
 pub use config::{Process, WasmComponent, WasmConfig};
-pub use platform::{name as platform_name, rank as platform_rank};
+pub use platform::{go_architecture, name as platform_name, rank as platform_rank};
 pub use resolve::{Document, Format, Image, manifests, resolve};
 
 use crate::{Error, module::hex};

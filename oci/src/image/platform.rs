@@ -25,8 +25,9 @@ pub fn rank(platform: Option<&Platform>) -> Option<usize> {
     wasm.or_else(host)
 }
 
-/// Go's word for an architecture, which image indexes use.
-fn go_architecture(rust: &str) -> &str {
+/// Go's word for an architecture of Rust's, which image indexes and CRI use.
+#[must_use]
+pub fn go_architecture(rust: &str) -> &str {
     match rust {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -23,6 +23,7 @@ use containerd_shim_protos::{
     },
     types::platform::Platform,
 };
+use lighter_oci::image::go_architecture;
 use tokio::sync::watch;
 
 use super::{CreatePod, Pod, config::PodConfig};
@@ -87,8 +88,11 @@ impl<L: Launcher> Sandbox for SandboxService<L> {
     }
 
     async fn platform(&self, _: &TtrpcContext, _: PlatformRequest) -> ttrpc::Result<PlatformResponse> {
-        let platform =
-            Platform { os: env::consts::OS.to_owned(), architecture: architecture().to_owned(), ..Platform::default() };
+        let platform = Platform {
+            os: env::consts::OS.to_owned(),
+            architecture: go_architecture(env::consts::ARCH).to_owned(),
+            ..Platform::default()
+        };
         Ok(PlatformResponse { platform: MessageField::some(platform), ..PlatformResponse::default() })
     }
 
@@ -151,14 +155,5 @@ impl<L: Launcher> Sandbox for SandboxService<L> {
     ) -> ttrpc::Result<SandboxMetricsResponse> {
         // CRI reads those of the cgroup that it has made for the pod.
         Err(Error::PodMetrics.into())
-    }
-}
-
-/// As Go calls it. Source: the image specification, `config.md`, architecture.
-fn architecture() -> &'static str {
-    match env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }

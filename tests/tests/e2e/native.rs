@@ -79,7 +79,7 @@ fn image(bed: &Bed) -> Image {
         "stat", "su", "tail", "test", "touch", "tr", "true", "umount", "unshare", "yes", "httpd",
     ];
     let image = Image::new(IMAGE)
-        .platform("linux", host_architecture())
+        .of_host()
         .file("/bin/busybox", busybox)
         .file(
             "/etc/passwd",
@@ -96,15 +96,6 @@ fn image(bed: &Bed) -> Image {
         .env("PATH", "/usr/bin:/bin")
         .cmd(&["sh"]);
     applets.iter().fold(image, |image, applet| image.symlink(&format!("/bin/{applet}"), "busybox"))
-}
-
-/// In Go's words.
-fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// The container's name: that of the test, which is the only one to use it.
@@ -415,7 +406,7 @@ fn memory_of_an_idle_container(suite: Suite) {
 fn beside_a_guest(suite: Suite) {
     let bed = bed(suite, false);
     let both = Image::new("docker.io/library/both:native")
-        .platform("linux", host_architecture())
+        .of_host()
         .file("/app.wasm", lighter_tests::guests::wat("hello"))
         .file("/bin/busybox", std::fs::read(bed.path("/bin/busybox")).expect("busybox of the bed"));
     bed.import(&both);

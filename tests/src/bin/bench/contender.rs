@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lighter_tests::{Bed, Image, PLATFORM, RUNTIME, checkout, guests};
+use lighter_tests::{Bed, Image, PLATFORM, RUNTIME, checkout, guests, host_architecture};
 use serde::Serialize;
 
 /// The shim that runs nothing, as containerd looks for it.
@@ -119,7 +119,7 @@ pub(crate) fn install(bed: &Bed) -> Result<()> {
 
     let native = native_program()?;
     let native = |name, words: &[&str]| {
-        let image = Image::new(name).platform("linux", host_architecture());
+        let image = Image::new(name).of_host();
         image.file("/native", native.clone()).entrypoint(words)
     };
     for image in [
@@ -134,15 +134,6 @@ pub(crate) fn install(bed: &Bed) -> Result<()> {
         bed.import(&image);
     }
     Ok(())
-}
-
-/// In Go's words.
-fn host_architecture() -> &'static str {
-    match env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn native_program() -> Result<Vec<u8>> {
