@@ -382,8 +382,15 @@ impl Sandbox for RunnerSandbox {
         let runner = Runner::spawn_exec(&executable, &plan, guest)
             .map_err(|error| self.runners.explain(&engine, &path, error))?;
         let process = runner.joined().await?;
-        let streams = opened.connect(&request.stdio, size).await?;
-        Ok(RunnerExec { id: request.id.clone(), process, streams })
+        match opened.connect(&request.stdio, size).await {
+            Ok(streams) => Ok(RunnerExec { id: request.id.clone(), process, streams }),
+            Err(error) => {
+                // It runs, and nobody would know of it. Unreaped, it would keep the container's init.
+                let _ = process.kill(rustix::process::Signal::KILL);
+                process.exited().await;
+                Err(error)
+            }
+        }
     }
 
     async fn exited(&self) -> Exit {
