@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, thread};
 
 use lighter_tests::{Bed, ENTRYPOINT, Image, Output, PLATFORM, RUNTIME, Suite, guests, on_every_suite};
 
-use crate::container::Container;
+use crate::{cleanup::remove, container::Container};
 
 on_every_suite! {
     another_program_of_the_image,
@@ -85,8 +85,8 @@ fn the_same_program(suite: Suite) {
 fn what_can_not_be_run(suite: Suite) {
     let container = waiting(Bed::get(suite), "exec-wrong", &[]);
     let rows = [
-        ("nope.wasm", "\"nope.wasm\": no such file or directory in the image"),
-        ("/bin/nope", "\"/bin/nope\": no such file or directory in the image"),
+        ("nope.wasm", "exec: \"nope.wasm\": no such file or directory in the container"),
+        ("/bin/nope", "exec: \"/bin/nope\": no such file or directory in the container"),
         ("/bin/broken.wasm", "is a truncated WebAssembly file"),
         ("/bin/native", "this container runs WebAssembly"),
     ];
@@ -190,22 +190,19 @@ fn does_not_escape(suite: Suite) {
     }
 }
 
-/// Where the module is no file, it has the name that it was started by.
+/// Where the module is no file, it has the name that it was started by. Under `ctr`: Docker 26 names no image to the shim.
 fn a_layer_of_the_image(suite: Suite) {
     let bed = Bed::get(suite);
-    // Docker 26 names no image to the shim.
-    if suite == Suite::Trixie {
-        return;
-    }
     let image = Image::layer("docker.io/library/exec-layer:latest", guests::p1("sleep")).entrypoint(&["/sleep.wasm"]);
-    bed.docker_load(&image);
-    let container = Container { bed, name: "exec-layer".to_owned() };
-    let run = ["run", "--detach", "--name", "exec-layer", "--runtime", RUNTIME, "--platform", PLATFORM, image.name()];
-    bed.docker(&run).run().ok();
-    container.wait_for_log("ready");
-    assert_eq!(exec(&container, &[], &["/sleep.wasm", "0"]).ok().stdout, "ready\ndone\n");
-    let other = exec(&container, &[], &["/other.wasm"]);
-    assert!(other.stdout.contains("no such file or directory in the image"), "{other}");
+    bed.import(&image);
+    let run = ["run", "--detach", "--runtime", RUNTIME, "--platform", PLATFORM, image.name(), "exec-layer"];
+    bed.ctr(&run).run().ok();
+    let exec = |args: &[&str]| bed.ctr(&[&["tasks", "exec", "--exec-id", "added", "exec-layer"], args].concat()).run();
+    assert_eq!(exec(&["/sleep.wasm", "0"]).ok().stdout, "ready\ndone\n");
+    let other = exec(&["/other.wasm"]);
+    assert!(other.status > 0 && other.stderr.contains("no such file or directory in the container"), "{other}");
+    remove(bed, "exec-layer");
+    bed.assert_gone("exec-layer");
 }
 
 fn ends_with_the_container(suite: Suite) {

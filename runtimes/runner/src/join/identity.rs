@@ -89,5 +89,5 @@ fn filter(profile: Option<&LinuxSeccomp>) -> Result<(), Error> {
 
 fn working_directory(sandbox: &Spec, errno: Errno) -> Error {
     let path = sandbox.process().as_ref().map(|process| process.cwd().clone()).unwrap_or_default();
-    Error::WorkingDirectory { path, why: errno.desc().to_lowercase() }
+    failed("enter working directory")(format!("{}: {}", path.display(), errno.desc().to_lowercase()))
 }

@@ -51,7 +51,8 @@ pub(crate) fn join<B: Backend>(
     match kind(&backend, &plan)? {
         Isolation::Sealed => {
             // Before the container's cgroup is entered: its limits are the guest's.
-            let Prepared { loaded, seal, notes, background } = prepare(&backend, &plan, &status)?;
+            let Prepared { loaded, seal, notes, background } =
+                prepare(&backend, &plan, &status).map_err(|error| missing(&plan, error))?;
             if let Some(child) = fork_into(&container)? {
                 return child.report(&status, notes, background);
             }
@@ -151,6 +152,17 @@ fn console(plan: &Plan) -> Result<Option<UnixStream>, Error> {
         UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
     };
     connect().map(Some).map_err(failed("reach the terminal's socket"))
+}
+
+/// Where the program isn't there: an image's entrypoint has nothing to do with it.
+fn missing(plan: &Plan, error: Error) -> Error {
+    match error {
+        Error::Oci(lighter_oci::Error::EntrypointMissing { .. }) => Error::Exec {
+            program: plan.entrypoint.clone(),
+            why: "no such file or directory in the container".to_owned(),
+        },
+        error => error,
+    }
 }
 
 fn give_up(status: &StatusStream, error: &Error) -> ! {
