@@ -34,8 +34,9 @@ pub(crate) struct StdioPaths {
     pub(crate) stderr: String,
 }
 
-/// How long what a process printed last may take to reach a client, and how long is waited before it is looked for again.
-const LAST: Duration = Duration::from_secs(1);
+/// How long what a process printed last may take to reach a client, of a terminal's too.
+pub(crate) const LAST: Duration = Duration::from_secs(1);
+/// How long is waited before it is looked for again.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The daemon's ends.

@@ -40,8 +40,6 @@ use crate::{
 
 /// How long a container that stands may take to hand over its terminal.
 const HANDOVER: Duration = Duration::from_secs(5);
-/// How long what a guest printed last may take to reach a client.
-const LAST: Duration = Duration::from_secs(1);
 /// Bytes that are copied at once: what the kernel's line discipline holds.
 const PIECE: usize = 4096;
 
@@ -166,7 +164,7 @@ impl Terminal {
     /// Waits, not for long, until what was printed has reached the client. For when the last process that prints has ended.
     pub(crate) async fn drained(&self) {
         let mut printed = self.printed.clone();
-        let _ = tokio::time::timeout(LAST, printed.wait_for(|printed| *printed)).await;
+        let _ = tokio::time::timeout(stdio::LAST, printed.wait_for(|printed| *printed)).await;
     }
 }
 
