@@ -242,7 +242,7 @@ impl Runners {
         self.pod.add_files(&mut plan.sandbox)?;
         self.pod.note(&request.id, &request.bundle, &plan.cgroup)?;
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
-        let (guest, opened) = Opened::new(&request.stdio, request.terminal, &request.bundle, &mut plan)?;
+        let (guest, opened) = Opened::new(&request.stdio, request.terminal, &request.bundle, &mut plan).await?;
         let wasm = plan.program == Program::Wasm;
         let bound = wasm.then(|| Bound::new(plan.guest.memory)).transpose().map_err(Error::system(BOUND))?;
         let guest = inherited(guest, bound.as_ref())?;
@@ -372,7 +372,7 @@ impl Sandbox for RunnerSandbox {
         }
         let engine = self.runners.engine(&plan, options, &node)?;
         let size = size_of(&plan);
-        let (guest, opened) = Opened::new(&request.stdio, request.terminal, &self.bundle, &mut plan)?;
+        let (guest, opened) = Opened::new(&request.stdio, request.terminal, &self.bundle, &mut plan).await?;
         let folders = Folders::of(self.pid()).map_err(Error::system("find the container's cgroup"))?;
         let cgroups = folders.paths().map(Path::to_owned).collect();
         let plan = ExecPlan { plan, init: self.pid().cast_signed(), cgroups };

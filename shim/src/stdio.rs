@@ -1,13 +1,13 @@
 //! The guest's standard streams: containerd's FIFOs, handed over as they are. Nothing is copied, but for a terminal.
 //!
-//! The daemon holds the other end of each FIFO. So a client that attaches late, or a containerd that restarts, neither
+//! The daemon holds the other end of each FIFO. So a client that goes away, or a containerd that restarts, neither
 //! ends the guest's input nor breaks its output; and the input ends when the client has closed its end *and* asked for
 //! `CloseIO`, as with runc.
 
 use std::{
     fs::{File, OpenOptions},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::OwnedFd,
         unix::fs::{FileTypeExt, OpenOptionsExt},
     },
     path::Path,
@@ -36,7 +36,9 @@ pub(crate) struct StdioPaths {
 
 /// How long what a process printed last may take to reach a client, of a terminal's too.
 pub(crate) const LAST: Duration = Duration::from_secs(1);
-/// How long is waited before it is looked for again.
+/// How long a client may take to open a stream of its own making.
+const ARRIVAL: Duration = Duration::from_secs(5);
+/// How long is waited before either is looked for again.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The daemon's ends.
@@ -52,17 +54,11 @@ impl HeldStdio {
         drop(self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Waits, not for long, until all output was read. containerd gives up a stream that it has not got to open when it is
-    /// told of the end; and it can't open one that nobody writes to, so that somebody does.
+    /// Waits, not for long, until all output was read: containerd gives up a stream that it has not got to read when it is
+    /// told of the end.
     async fn drained(&self) {
-        let unread = |output: &File| ioctl_fionread(output).is_ok_and(|bytes| bytes > 0);
-        let late: Vec<&File> = self.outputs.iter().filter(|output| unread(output)).collect();
-        let writers = late
-            .iter()
-            .map(|output| OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", output.as_raw_fd())));
-        let _writers: Vec<_> = writers.collect();
         let read = async {
-            while late.iter().any(|output| unread(output)) {
+            while self.outputs.iter().any(|output| ioctl_fionread(output).is_ok_and(|bytes| bytes > 0)) {
                 sleep(PAUSE).await;
             }
         };
@@ -115,7 +111,7 @@ impl Streams {
 
 impl Opened {
     /// Opens the streams for the runner of a plan's program, and says there what they are. `bundle` is the container's.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         paths: &StdioPaths,
         terminal: bool,
         bundle: &Path,
@@ -124,7 +120,7 @@ impl Opened {
         match (terminal, plan.program) {
             (false, _) => {
                 plan.set_terminal(None);
-                let (guest, held) = open(paths)?;
+                let (guest, held) = open(paths).await?;
                 Ok((guest, Self::Held(held)))
             }
             (true, Program::Wasm) => {
@@ -136,7 +132,7 @@ impl Opened {
             (true, Program::Native) => {
                 let socket = Socket::listen(bundle)?;
                 plan.set_terminal(Some(lighter_oci::Terminal::Made { socket: socket.path().to_owned() }));
-                let (guest, _) = open(&StdioPaths::default())?;
+                let (guest, _) = open(&StdioPaths::default()).await?;
                 Ok((guest, Self::Socket(socket)))
             }
         }
@@ -149,15 +145,15 @@ impl Opened {
             Self::Terminal(ours) => ours,
             Self::Socket(socket) => socket.receive().await?,
         };
-        Ok(Streams::Terminal(Terminal::connect(ours, paths, size)?))
+        Ok(Streams::Terminal(Terminal::connect(ours, paths, size).await?))
     }
 }
 
 /// Opens all three.
-fn open(paths: &StdioPaths) -> Result<(GuestStdio, HeldStdio), Error> {
+async fn open(paths: &StdioPaths) -> Result<(GuestStdio, HeldStdio), Error> {
     let (stdin, held_stdin) = open_input(&paths.stdin)?;
-    let (stdout, held_stdout) = open_output("stdout", &paths.stdout)?;
-    let (stderr, held_stderr) = open_output("stderr", &paths.stderr)?;
+    let (stdout, held_stdout) = open_output("stdout", &paths.stdout).await?;
+    let (stderr, held_stderr) = open_output("stderr", &paths.stderr).await?;
     let held = HeldStdio {
         stdin: Mutex::new(held_stdin),
         outputs: [held_stdout, held_stderr].into_iter().flatten().collect(),
@@ -178,17 +174,32 @@ fn open_input(path: &str) -> Result<(OwnedFd, Option<File>), Error> {
     Ok((File::open(fifo).map_err(failed)?.into(), Some(held)))
 }
 
-fn open_output(stream: &'static str, path: &str) -> Result<(OwnedFd, Option<File>), Error> {
+async fn open_output(stream: &'static str, path: &str) -> Result<(OwnedFd, Option<File>), Error> {
     let failed = |source| Error::OpenStream { stream, path: path.to_owned(), source };
     if path.is_empty() {
         let null = OpenOptions::new().write(true).open("/dev/null").map_err(failed)?;
         return Ok((null.into(), None));
     }
     let Some(fifo) = fifo(stream, path)? else { return Ok((file(stream, path)?.into(), None)) };
+    let _client = client(fifo).await;
     // With a reader there, opening for writing doesn't block, and a client that goes away is no broken pipe.
     let held = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(fifo).map_err(failed)?;
     let guest = OpenOptions::new().write(true).open(fifo).map_err(failed)?;
     Ok((guest.into(), Some(held)))
+}
+
+/// Waits, not for long, until a client reads, as runc's shim does. One that came after the process's end would wait for a
+/// writer for ever. Returns a writer, if it is there, so that its stream does not end before the process has it.
+pub(crate) async fn client(fifo: &Path) -> Option<File> {
+    let arrived = async {
+        loop {
+            match OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(fifo) {
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => sleep(PAUSE).await,
+                writer => return writer.ok(),
+            }
+        }
+    };
+    timeout(ARRIVAL, arrived).await.ok().flatten()
 }
 
 /// Where a stream's FIFO is; `None` where the name is empty, or one of something else.
@@ -222,17 +233,24 @@ fn local_path<'a>(stream: &'static str, name: &'a str) -> Result<&'a Path, Error
 mod tests {
     use std::{
         io::{Read, Write},
+        path::PathBuf,
         time::Instant,
     };
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_client_that_is_late_reads_what_an_ended_process_printed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("stdout");
+    fn fifo_in(folder: &Path) -> PathBuf {
+        let path = folder.join("stdout");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let (guest, held) = open_output("stdout", path.to_str().unwrap()).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_slow_reads_what_an_ended_process_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = fifo_in(folder.path());
+        let mut client = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&path).unwrap();
+        let (guest, held) = open_output("stdout", path.to_str().unwrap()).await.unwrap();
         let streams = Streams::Held(HeldStdio { outputs: held.into_iter().collect(), ..HeldStdio::default() });
         let begun = Instant::now();
         streams.drained().await;
@@ -241,13 +259,27 @@ mod tests {
         File::from(guest).write_all(b"the last words").unwrap();
         let client = tokio::task::spawn_blocking(move || {
             std::thread::sleep(PAUSE * 20);
-            // Blocks where nobody writes.
-            let mut read = [0; 64];
-            let length = File::open(path).unwrap().read(&mut read).unwrap();
-            read[..length].to_vec()
+            let mut read = String::new();
+            client.read_to_string(&mut read).unwrap();
+            read
         });
         streams.drained().await;
         assert!(begun.elapsed() < LAST, "it was waited for until it was read");
-        assert_eq!(client.await.unwrap(), b"the last words");
+        assert_eq!(client.await.unwrap(), "the last words");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_late_sees_the_end_of_a_process_that_printed_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = fifo_in(folder.path());
+        let late = path.clone();
+        let client = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(PAUSE * 20);
+            // Blocks where nobody writes.
+            std::fs::read(late).unwrap()
+        });
+        let (guest, held) = open_output("stdout", path.to_str().unwrap()).await.unwrap();
+        drop((guest, held));
+        assert_eq!(timeout(LAST, client).await.unwrap().unwrap(), b"");
     }
 }

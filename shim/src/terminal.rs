@@ -123,7 +123,7 @@ fn receive_descriptor(stream: &tokio::net::UnixStream) -> io::Result<OwnedFd> {
 
 impl Terminal {
     /// Connects the daemon's end to the client's streams.
-    pub(crate) fn connect(master: OwnedFd, paths: &StdioPaths, size: Option<Size>) -> Result<Self, Error> {
+    pub(crate) async fn connect(master: OwnedFd, paths: &StdioPaths, size: Option<Size>) -> Result<Self, Error> {
         let failed = Error::system::<io::Error>("connect a terminal");
         if let Some(size) = size {
             set_size(&master, size).map_err(&failed)?;
@@ -131,7 +131,7 @@ impl Terminal {
         let flags = fcntl_getfl(&master).map_err(|error| failed(error.into()))?;
         fcntl_setfl(&master, flags | OFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
         let master = Arc::new(async_fd(File::from(master)).map_err(&failed)?);
-        let sink = Sink::open(&paths.stdout)?;
+        let sink = Sink::open(&paths.stdout).await?;
         let (done, printed) = watch::channel(false);
         let output = Arc::clone(&master);
         tokio::spawn(async move {
@@ -223,11 +223,14 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(name: &str) -> Result<Self, Error> {
+    async fn open(name: &str) -> Result<Self, Error> {
         let failed = |source| Error::OpenStream { stream: "stdout", path: name.to_owned(), source };
         Ok(match stdio::fifo("stdout", name)? {
             // With a reader of its own: a client that goes away is no broken pipe.
-            Some(path) => Self::Fifo(pipe::OpenOptions::new().read_write(true).open_sender(path).map_err(failed)?),
+            Some(path) => {
+                let _client = stdio::client(path).await;
+                Self::Fifo(pipe::OpenOptions::new().read_write(true).open_sender(path).map_err(failed)?)
+            }
             None if name.is_empty() => Self::Nowhere,
             None => Self::File(stdio::file("stdout", name)?),
         })
@@ -255,14 +258,15 @@ mod tests {
         for fifo in [&paths.stdin, &paths.stdout] {
             nix::unistd::mkfifo(Path::new(fifo), nix::sys::stat::Mode::S_IRWXU).unwrap();
         }
+        // Before the daemon, as every client does.
+        let mut client = pipe::OpenOptions::new().open_receiver(&paths.stdout).unwrap();
         let (master, guest) = open().unwrap();
         let size = Size { columns: 90, rows: 30 };
-        let terminal = Terminal::connect(master, &paths, Some(size)).unwrap();
+        let terminal = Terminal::connect(master, &paths, Some(size)).await.unwrap();
         assert_eq!(rustix::termios::tcgetwinsize(&guest).unwrap().ws_col, 90);
         terminal.resize(Size { columns: 100, rows: 30 }).unwrap();
         assert_eq!(rustix::termios::tcgetwinsize(&guest).unwrap().ws_col, 100);
 
-        let mut client = pipe::OpenOptions::new().open_receiver(&paths.stdout).unwrap();
         let mut keys = OpenOptions::new().write(true).open(&paths.stdin).unwrap();
         keys.write_all(b"typed\n").unwrap();
         let mut guest = File::from(guest);
