@@ -61,8 +61,10 @@ pub(crate) enum Error {
     MountRootfs { path: PathBuf, source: containerd_shim::Error },
     #[error("open {stream} {path}: {source}")]
     OpenStream { stream: &'static str, path: String, source: io::Error },
-    #[error("{stream} {uri:?} has a scheme that is not supported; use a FIFO or file://")]
+    #[error("{stream} {uri:?} has a scheme that is not supported; use a FIFO, file:// or binary://")]
     StreamScheme { stream: &'static str, uri: String },
+    #[error("start logging program {program}: {source}")]
+    Logger { program: PathBuf, source: io::Error },
     /// The runner, or the init that it made.
     #[error(transparent)]
     Launch(#[from] lighter_launch::Error),
@@ -109,6 +111,7 @@ impl Error {
             | Self::NoRunner { .. }
             | Self::MountRootfs { .. }
             | Self::OpenStream { .. }
+            | Self::Logger { .. }
             | Self::Launch(
                 lighter_launch::Error::RunRunner { .. }
                 | lighter_launch::Error::Guest(_)

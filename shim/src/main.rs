@@ -15,6 +15,7 @@ mod events;
 mod execs;
 mod executable;
 mod freezer;
+mod logger;
 mod logging;
 mod oom;
 mod options;

@@ -24,11 +24,12 @@ use crate::{
     error::Error,
     executable::Executable,
     freezer::Freezer,
+    logger::Owner,
     oom::OutOfMemory,
     pod::Pod,
     rootfs,
     sandbox::{CreateRequest, ExecRequest, Execution, Exit, Launcher, Sandbox, Size},
-    stdio::{Opened, Streams},
+    stdio::{Opened, Streams, Wanted},
     update::update,
 };
 
@@ -103,6 +104,11 @@ impl Runners {
             namespace: self.namespace.clone(),
             container: id.to_owned(),
         })
+    }
+
+    /// Whose streams those of a process are.
+    fn owner<'a>(&'a self, id: &'a str) -> Owner<'a> {
+        Owner { id, namespace: &self.namespace }
     }
 
     fn runner(&self, engine: &str) -> PathBuf {
@@ -242,7 +248,8 @@ impl Runners {
         self.pod.add_files(&mut plan.sandbox)?;
         self.pod.note(&request.id, &request.bundle, &plan.cgroup)?;
         leftovers.cgroup = Some(Known::Named(plan.cgroup.clone()));
-        let (guest, opened) = Opened::new(&request.stdio, request.terminal, &request.bundle, &mut plan).await?;
+        let wanted = Wanted { paths: &request.stdio, owner: self.owner(&request.id) };
+        let (guest, opened) = Opened::new(wanted, request.terminal, &request.bundle, &mut plan).await?;
         let wasm = plan.program == Program::Wasm;
         let bound = wasm.then(|| Bound::new(plan.guest.memory)).transpose().map_err(Error::system(BOUND))?;
         let guest = inherited(guest, bound.as_ref())?;
@@ -250,7 +257,7 @@ impl Runners {
         let executable = self.executable(&engine)?;
         let runner = Runner::spawn(&executable, &plan, guest).map_err(|error| self.explain(&engine, &path, error))?;
         let init = runner.created().await?;
-        let streams = opened.connect(&request.stdio, size).await?;
+        let streams = opened.connect(wanted, size).await?;
         let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
         leftovers.cgroup = Some(Known::Folders(folders.clone(), plan.cgroup.clone()));
         cpuset.bind(&folders).map_err(Error::system("bind the container to its CPUs"))?;
@@ -372,7 +379,8 @@ impl Sandbox for RunnerSandbox {
         }
         let engine = self.runners.engine(&plan, options, &node)?;
         let size = size_of(&plan);
-        let (guest, opened) = Opened::new(&request.stdio, request.terminal, &self.bundle, &mut plan).await?;
+        let wanted = Wanted { paths: &request.stdio, owner: self.runners.owner(&request.id) };
+        let (guest, opened) = Opened::new(wanted, request.terminal, &self.bundle, &mut plan).await?;
         let folders = Folders::of(self.pid()).map_err(Error::system("find the container's cgroup"))?;
         let cgroups = folders.paths().map(Path::to_owned).collect();
         let plan = ExecPlan { plan, init: self.pid().cast_signed(), cgroups };
@@ -382,7 +390,7 @@ impl Sandbox for RunnerSandbox {
         let runner = Runner::spawn_exec(&executable, &plan, guest)
             .map_err(|error| self.runners.explain(&engine, &path, error))?;
         let process = runner.joined().await?;
-        match opened.connect(&request.stdio, size).await {
+        match opened.connect(wanted, size).await {
             Ok(streams) => Ok(RunnerExec { id: request.id.clone(), process, streams }),
             Err(error) => {
                 // It runs, and nobody would know of it. Unreaped, it would keep the container's init.

@@ -2,7 +2,7 @@
 //!
 //! The daemon holds the other end of each FIFO. So a client that goes away, or a containerd that restarts, neither
 //! ends the guest's input nor breaks its output; and the input ends when the client has closed its end *and* asked for
-//! `CloseIO`, as with runc.
+//! `CloseIO`, as with runc. Instead of FIFOs there may be files, or a [logging program](crate::logger).
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     error::Error,
+    logger::{Logged, Logger, Owner},
     sandbox::Size,
     terminal::{self, Socket, Terminal},
 };
@@ -32,6 +33,13 @@ pub(crate) struct StdioPaths {
     pub(crate) stdin: String,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+/// Whose streams they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) paths: &'a StdioPaths,
+    pub(crate) owner: Owner<'a>,
 }
 
 /// How long what a process printed last may take to reach a client, of a terminal's too.
@@ -46,6 +54,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct HeldStdio {
     stdin: Mutex<Option<File>>,
     outputs: Vec<File>,
+    /// Reads them, if it is not a client.
+    _logger: Option<Logger>,
 }
 
 impl HeldStdio {
@@ -112,7 +122,7 @@ impl Streams {
 impl Opened {
     /// Opens the streams for the runner of a plan's program, and says there what they are. `bundle` is the container's.
     pub(crate) async fn new(
-        paths: &StdioPaths,
+        wanted: Wanted<'_>,
         terminal: bool,
         bundle: &Path,
         plan: &mut Plan,
@@ -120,7 +130,7 @@ impl Opened {
         match (terminal, plan.program) {
             (false, _) => {
                 plan.set_terminal(None);
-                let (guest, held) = open(paths).await?;
+                let (guest, held) = open(wanted).await?;
                 Ok((guest, Self::Held(held)))
             }
             (true, Program::Wasm) => {
@@ -132,33 +142,37 @@ impl Opened {
             (true, Program::Native) => {
                 let socket = Socket::listen(bundle)?;
                 plan.set_terminal(Some(lighter_oci::Terminal::Made { socket: socket.path().to_owned() }));
-                let (guest, _) = open(&StdioPaths::default()).await?;
+                let none = StdioPaths::default();
+                let (guest, _) = open(Wanted { paths: &none, ..wanted }).await?;
                 Ok((guest, Self::Socket(socket)))
             }
         }
     }
 
     /// The daemon's side, once the process is there.
-    pub(crate) async fn connect(self, paths: &StdioPaths, size: Option<Size>) -> Result<Streams, Error> {
+    pub(crate) async fn connect(self, wanted: Wanted<'_>, size: Option<Size>) -> Result<Streams, Error> {
         let ours = match self {
             Self::Held(held) => return Ok(Streams::Held(held)),
             Self::Terminal(ours) => ours,
             Self::Socket(socket) => socket.receive().await?,
         };
-        Ok(Streams::Terminal(Terminal::connect(ours, paths, size).await?))
+        Ok(Streams::Terminal(Terminal::connect(ours, wanted, size).await?))
     }
 }
 
 /// Opens all three.
-async fn open(paths: &StdioPaths) -> Result<(GuestStdio, HeldStdio), Error> {
+async fn open(Wanted { paths, owner }: Wanted<'_>) -> Result<(GuestStdio, HeldStdio), Error> {
     let (stdin, held_stdin) = open_input(&paths.stdin)?;
+    let held_stdin = Mutex::new(held_stdin);
+    // One program for both, which containerd names twice.
+    if let Some(Logged { writers: [stdout, stderr], readers, logger }) = Logger::start(&paths.stdout, owner).await? {
+        let held = HeldStdio { stdin: held_stdin, outputs: readers.into(), _logger: Some(logger) };
+        return Ok((GuestStdio { stdin, stdout, stderr }, held));
+    }
     let (stdout, held_stdout) = open_output("stdout", &paths.stdout).await?;
     let (stderr, held_stderr) = open_output("stderr", &paths.stderr).await?;
-    let held = HeldStdio {
-        stdin: Mutex::new(held_stdin),
-        outputs: [held_stdout, held_stderr].into_iter().flatten().collect(),
-    };
-    Ok((GuestStdio { stdin, stdout, stderr }, held))
+    let outputs = [held_stdout, held_stderr].into_iter().flatten().collect();
+    Ok((GuestStdio { stdin, stdout, stderr }, HeldStdio { stdin: held_stdin, outputs, _logger: None }))
 }
 
 fn open_input(path: &str) -> Result<(OwnedFd, Option<File>), Error> {

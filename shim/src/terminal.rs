@@ -34,8 +34,9 @@ use tokio::{
 
 use crate::{
     error::Error,
+    logger::{Logged, Logger},
     sandbox::Size,
-    stdio::{self, StdioPaths},
+    stdio::{self, Wanted},
 };
 
 /// How long a container that stands may take to hand over its terminal.
@@ -51,6 +52,8 @@ pub(crate) struct Terminal {
     held: std::sync::Mutex<Option<File>>,
     input: Option<JoinHandle<()>>,
     printed: watch::Receiver<bool>,
+    /// Takes what is printed, if it is not a client.
+    _logger: Option<Logger>,
 }
 
 /// Makes a terminal of the host's. Returns the daemon's end and the guest's.
@@ -123,7 +126,7 @@ fn receive_descriptor(stream: &tokio::net::UnixStream) -> io::Result<OwnedFd> {
 
 impl Terminal {
     /// Connects the daemon's end to the client's streams.
-    pub(crate) async fn connect(master: OwnedFd, paths: &StdioPaths, size: Option<Size>) -> Result<Self, Error> {
+    pub(crate) async fn connect(master: OwnedFd, wanted: Wanted<'_>, size: Option<Size>) -> Result<Self, Error> {
         let failed = Error::system::<io::Error>("connect a terminal");
         if let Some(size) = size {
             set_size(&master, size).map_err(&failed)?;
@@ -131,7 +134,8 @@ impl Terminal {
         let flags = fcntl_getfl(&master).map_err(|error| failed(error.into()))?;
         fcntl_setfl(&master, flags | OFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
         let master = Arc::new(async_fd(File::from(master)).map_err(&failed)?);
-        let sink = Sink::open(&paths.stdout).await?;
+        let (sink, logger) = Sink::open(wanted).await?;
+        let paths = wanted.paths;
         let (done, printed) = watch::channel(false);
         let output = Arc::clone(&master);
         tokio::spawn(async move {
@@ -149,7 +153,7 @@ impl Terminal {
                 (Some(tokio::spawn(enter(typed, Arc::clone(&master)))), Some(held))
             }
         };
-        Ok(Self { master, held: std::sync::Mutex::new(held), input, printed })
+        Ok(Self { master, held: std::sync::Mutex::new(held), input, printed, _logger: logger })
     }
 
     /// Lets the input end. A terminal has no end of file: what is typed later has nobody to type it.
@@ -223,9 +227,13 @@ enum Sink {
 }
 
 impl Sink {
-    async fn open(name: &str) -> Result<Self, Error> {
-        let failed = |source| Error::OpenStream { stream: "stdout", path: name.to_owned(), source };
-        Ok(match stdio::fifo("stdout", name)? {
+    async fn open(Wanted { paths, owner }: Wanted<'_>) -> Result<(Self, Option<Logger>), Error> {
+        let name = &paths.stdout;
+        let failed = |source| Error::OpenStream { stream: "stdout", path: name.clone(), source };
+        if let Some(Logged { writers: [stdout, _], logger, .. }) = Logger::start(name, owner).await? {
+            return Ok((Self::Fifo(pipe::Sender::from_owned_fd(stdout).map_err(failed)?), Some(logger)));
+        }
+        let sink = match stdio::fifo("stdout", name)? {
             // With a reader of its own: a client that goes away is no broken pipe.
             Some(path) => {
                 let _client = stdio::client(path).await;
@@ -233,7 +241,8 @@ impl Sink {
             }
             None if name.is_empty() => Self::Nowhere,
             None => Self::File(stdio::file("stdout", name)?),
-        })
+        };
+        Ok((sink, None))
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -249,6 +258,7 @@ impl Sink {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::{logger::Owner, stdio::StdioPaths};
 
     #[tokio::test]
     async fn what_is_typed_and_what_is_printed() {
@@ -262,7 +272,8 @@ mod tests {
         let mut client = pipe::OpenOptions::new().open_receiver(&paths.stdout).unwrap();
         let (master, guest) = open().unwrap();
         let size = Size { columns: 90, rows: 30 };
-        let terminal = Terminal::connect(master, &paths, Some(size)).await.unwrap();
+        let wanted = Wanted { paths: &paths, owner: Owner { id: "c", namespace: "default" } };
+        let terminal = Terminal::connect(master, wanted, Some(size)).await.unwrap();
         assert_eq!(rustix::termios::tcgetwinsize(&guest).unwrap().ws_col, 90);
         terminal.resize(Size { columns: 100, rows: 30 }).unwrap();
         assert_eq!(rustix::termios::tcgetwinsize(&guest).unwrap().ws_col, 100);

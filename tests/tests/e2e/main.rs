@@ -19,6 +19,7 @@ mod http;
 mod interchange;
 mod isolation;
 mod layers;
+mod loggers;
 mod many;
 mod native;
 mod overwrite;
