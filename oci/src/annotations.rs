@@ -15,6 +15,7 @@ const KNOWN: &[&str] = &[
     "http.metrics",
     "http.reuse",
     "http.timeout",
+    "http.linger",
     "http.memory",
     "http.concurrency",
     "http.allowed-hosts",

@@ -24,6 +24,8 @@ pub struct Http {
     pub reuse: NonZeroU32,
     /// How long nothing may move on a request: no piece of its body, nor of its response. `None` for as long as it takes.
     pub timeout: Option<Duration>,
+    /// How long connections are still accepted after SIGTERM: who sends them may learn of the end later.
+    pub linger: Duration,
     /// Bound on one instance's linear memory in bytes; `None` where the guest's own is the only one.
     pub memory: Option<u64>,
     /// Requests that are worked on at once; `None` for as many as the memory takes.
@@ -48,6 +50,7 @@ impl Default for Http {
             metrics: None,
             reuse: NonZeroU32::MIN,
             timeout: Some(Duration::from_secs(60)),
+            linger: Duration::ZERO,
             memory: None,
             concurrency: None,
             allowed_hosts: None,
@@ -87,6 +90,12 @@ impl Http {
                     text => quantity::duration(text).ok().map(Some),
                 })?
                 .unwrap_or(default.timeout),
+            linger: annotations
+                .parse("http.linger", "a time such as 500ms or 3s, or none", |text| match text {
+                    "none" => Some(Duration::ZERO),
+                    text => quantity::duration(text).ok(),
+                })?
+                .unwrap_or(default.linger),
             memory: annotations
                 .parse("http.memory", "a size such as 64Mi, 64MiB or 67108864", |text| quantity::bytes(text).ok())?,
             concurrency: annotations.parse("http.concurrency", "a number from 1 on", number)?,
@@ -209,6 +218,8 @@ mod tests {
             ("timeout", "500ms", Http { timeout: Some(Duration::from_millis(500)), ..default.clone() }),
             ("timeout", "2m", Http { timeout: Some(Duration::from_secs(120)), ..default.clone() }),
             ("timeout", "none", Http { timeout: None, ..default.clone() }),
+            ("linger", "3s", Http { linger: Duration::from_secs(3), ..default.clone() }),
+            ("linger", "none", default.clone()),
             ("memory", "64Mi", Http { memory: Some(64 << 20), ..default.clone() }),
             ("memory", "64MiB", Http { memory: Some(64 << 20), ..default.clone() }),
             ("memory", "16777216", Http { memory: Some(16 << 20), ..default.clone() }),
@@ -237,6 +248,7 @@ mod tests {
             ("reuse", "yes", "false, true"),
             ("timeout", "0", "or none"),
             ("timeout", "soon", "or none"),
+            ("linger", "0", "or none"),
             ("memory", "0", "64Mi"),
             ("memory", "64Xi", "64Mi"),
             ("memory", "lots", "64Mi"),

@@ -10,7 +10,8 @@ use oci_spec::runtime::{LinuxCpu, LinuxSeccomp, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Config, Error, Grants, Http, Network, Program, annotations::Annotations, native_spec, program::Search, sandbox_spec,
+    Config, Error, Grants, Hooks, Http, Network, Program, annotations::Annotations, docker_init, hooks, native_spec,
+    program::Search, sandbox_spec,
 };
 
 /// Memory in bytes that is kept back from the guest's linear memory for the runner itself, at most.
@@ -30,6 +31,8 @@ pub struct Plan {
     /// What libcontainer builds: for WebAssembly the bundle's spec without what a guest must not see, for a native program
     /// the whole.
     pub sandbox: Spec,
+    /// What is run once that stands. The hooks before that are in `sandbox`.
+    pub hooks: Hooks,
     /// The spec's seccomp profile, applied by the seal after the last privileged call. A native program's is in `sandbox`.
     pub seccomp: Option<LinuxSeccomp>,
     /// The spec's AppArmor profile, entered by the seal: a guest is never exec'd, so "on exec" would never apply. A native
@@ -179,6 +182,11 @@ impl Plan {
         self.terminal = terminal;
     }
 
+    /// Gives the host's hooks that name no environment this one; each variable is a `NAME=VALUE`.
+    pub fn set_hook_env(&mut self, env: &[String]) {
+        hooks::inherit(&mut self.sandbox, env);
+    }
+
     /// Where the cgroup of the container `id` is, for clean-up where nothing but the bundle is left.
     ///
     /// # Errors
@@ -194,11 +202,13 @@ impl Plan {
     ///
     /// # Errors
     /// As for [`Self::read`].
-    pub fn new(spec: Spec, request: &PlanRequest<'_>) -> Result<Self, Error> {
+    pub fn new(mut spec: Spec, request: &PlanRequest<'_>) -> Result<Self, Error> {
+        let hooks = Hooks::take(&mut spec, request.bundle, request.id);
         let process = spec.process().clone().ok_or(Error::SpecLacks("process"))?;
         let linux = spec.linux().clone().ok_or(Error::SpecLacks("linux section"))?;
-        let args = process.args().clone().unwrap_or_default();
-        let Some(entrypoint) = args.first().filter(|a| !a.is_empty()).cloned() else {
+        let mut args = process.args().clone().unwrap_or_default();
+        let behind_init = docker_init::behind(&args, spec.mounts().as_deref().unwrap_or_default()).map(<[_]>::to_vec);
+        let Some(named) = behind_init.as_ref().unwrap_or(&args).first().filter(|a| !a.is_empty()).cloned() else {
             return Err(Error::EntrypointMissing { path: String::new() });
         };
         let cwd = process.cwd().clone();
@@ -233,13 +243,26 @@ impl Plan {
                 let search = Search {
                     rootfs: &rootfs,
                     mounts: spec.mounts().as_deref().unwrap_or_default(),
-                    entrypoint: &entrypoint,
+                    entrypoint: &named,
                     cwd: &cwd,
                     path_env: path_of(&env),
                 };
                 Program::find(&search, otherwise)
             }
         };
+        if let (Program::Wasm, Some(behind)) = (program, behind_init) {
+            docker_init::remove(&mut spec);
+            args = behind;
+        }
+        let entrypoint = args.first().cloned().unwrap_or_default();
+        if let (Program::Wasm, Some(hook)) = (program, hooks.start_container.first()) {
+            return Err(Error::Refused {
+                what: format!("the startContainer hook {}", hook.path().display()),
+                why: "it is a native program of the container's own root filesystem, and those have no place beside a \
+                      guest; make it a createContainer hook, which is the host's"
+                    .to_owned(),
+            });
+        }
         let (sandbox, seccomp, apparmor, grants, http) = match program {
             Program::Wasm if !request.allow_privileged && sandbox_spec::is_privileged(&spec) => {
                 return Err(Error::Refused {
@@ -272,6 +295,7 @@ impl Plan {
             state: request.bundle.join(Self::STATE),
             seccomp,
             apparmor,
+            hooks,
             sandbox,
             cgroup,
             rootfs,
@@ -359,17 +383,21 @@ mod tests {
     fn plan(json: &str) -> Result<Plan, Error> {
         let bundle = tempfile::tempdir().unwrap();
         std::fs::write(bundle.path().join("config.json"), json).unwrap();
-        Plan::read(&PlanRequest {
+        Plan::read(&request(bundle.path()))
+    }
+
+    fn request(bundle: &Path) -> PlanRequest<'_> {
+        PlanRequest {
             id: "c1",
-            bundle: bundle.path(),
-            rootfs: Some(&bundle.path().join("rootfs")),
+            bundle,
+            rootfs: None,
             module: Source::Rootfs,
             otherwise: None,
             systemd_cgroup: false,
             cache: Path::new("/cache"),
             cache_bytes: 1,
             allow_privileged: false,
-        })
+        }
     }
 
     /// A spec as containerd writes it, with a `process`, `linux` and `mounts` of the test's.
@@ -426,6 +454,10 @@ mod tests {
             ),
             (&spec("", "", "").replace(r#"{"type":"mount"},"#, ""), "mount namespace"),
             (
+                &spec("", "", "").replace(r#""linux""#, r#""hooks":{"startContainer":[{"path":"/h"}]},"linux""#),
+                "the startContainer hook /h",
+            ),
+            (
                 &spec("", "", r#"{"destination":"/p","type":"bind","source":"/proc","options":["rbind"]}"#),
                 "volume /proc",
             ),
@@ -479,6 +511,24 @@ mod tests {
         assert_eq!(mode(r#",{"allow":true,"type":"b","major":7,"minor":1,"access":"rwm"}"#), 0o660);
         assert_eq!(mode(r#",{"allow":true,"type":"b","major":8,"minor":1,"access":"rwm"}"#), 0, "another's rule");
         assert_eq!(mode(r#",{"allow":true,"access":"rwm"}"#), 0o660, "privileged");
+    }
+
+    #[test]
+    fn dockers_init_comes_before_native_programs_only() {
+        let planned = |file: &[u8]| {
+            let bundle = tempfile::tempdir().unwrap();
+            std::fs::create_dir(bundle.path().join("rootfs")).unwrap();
+            std::fs::write(bundle.path().join("rootfs/a.wasm"), file).unwrap();
+            let mount = r#"{"destination":"/sbin/docker-init","type":"bind","source":"/i","options":["bind"]}"#;
+            let args = r#"["/sbin/docker-init","--","/a.wasm","x"]"#;
+            let json = spec("", "", mount).replace(r#"["/a.wasm","x"]"#, args);
+            std::fs::write(bundle.path().join("config.json"), json).unwrap();
+            let plan = Plan::read(&request(bundle.path())).unwrap();
+            (plan.entrypoint, plan.guest.args.len(), plan.sandbox.mounts().as_ref().unwrap().len())
+        };
+        // The mounts of a guest's sandbox have a /proc.
+        assert_eq!(planned(b"\0asm\x01\0\0\0"), ("/a.wasm".to_owned(), 2, 1));
+        assert_eq!(planned(b"\x7fELF\x02\x01\x01\0"), ("/sbin/docker-init".to_owned(), 4, 1));
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     };
     remove_stale_socket(&bundle);
     pod::remove_leftovers(&bundle).context("clean up pod")?;
-    Leftovers::of_bundle(&bundle, &flags.id).remove().context("clean up container")?;
+    let left = Leftovers::of_bundle(&bundle, &flags.id);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start event loop")?;
+    runtime.block_on(left.remove()).context("clean up container")?;
     let response = DeleteResponse {
         exit_status: KILLED,
         exited_at: Some(convert_to_timestamp(Some(SystemTime::now().into()))).into(),

@@ -59,6 +59,8 @@ pub(crate) enum Error {
     Bundle(#[from] lighter_oci::Error),
     #[error("mount root filesystem at {path}: {source}")]
     MountRootfs { path: PathBuf, source: containerd_shim::Error },
+    #[error("mount root filesystem at {path} with the ids of a user namespace: {source}")]
+    MapRootfs { path: PathBuf, source: io::Error },
     #[error("open {stream} {path}: {source}")]
     OpenStream { stream: &'static str, path: String, source: io::Error },
     #[error("{stream} {uri:?} has a scheme that is not supported; use a FIFO, file:// or binary://")]
@@ -110,6 +112,7 @@ impl Error {
             | Self::Bundle(_)
             | Self::NoRunner { .. }
             | Self::MountRootfs { .. }
+            | Self::MapRootfs { .. }
             | Self::OpenStream { .. }
             | Self::Logger { .. }
             | Self::Launch(
@@ -118,6 +121,7 @@ impl Error {
                 | lighter_launch::Error::Libraries(_)
                 | lighter_launch::Error::RunnerDied { .. }
                 | lighter_launch::Error::InitDied
+                | lighter_launch::Error::Hook { .. }
                 | lighter_launch::Error::Cgroup { .. }
                 | lighter_launch::Error::System { .. },
             )

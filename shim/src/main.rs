@@ -1,8 +1,8 @@
 //! `containerd-shim-lighter-v1`: what containerd runs to have a WebAssembly container run.
 //!
 //! One executable, four actions. `start` and `delete` are containerd's, short-lived; `serve` is the daemon that `start`
-//! leaves behind, one a pod; `-info` tells what the runtime is. A fifth is the daemon's own: [`pod::ACTION`]. No engine is
-//! linked: runners are executables beside this.
+//! leaves behind, one a pod; `-info` tells what the runtime is. Two more are the daemon's own: [`pod::ACTION`] and
+//! [`users::ACTION`]. No engine is linked: runners are executables beside this.
 //! Must not know: engines, image formats.
 
 mod bootstrap;
@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod execs;
 mod executable;
+mod features;
 mod freezer;
 mod logger;
 mod logging;
@@ -30,6 +31,7 @@ mod stdio;
 mod tasks;
 mod terminal;
 mod update;
+mod users;
 mod watch;
 
 use std::{
@@ -69,6 +71,15 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             // Nobody reads it; the daemon sees that no byte came.
             Err(_) => ExitCode::FAILURE,
+        };
+    }
+    if matches!(args.as_slice(), [only] if only == users::ACTION) {
+        return match users::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
         };
     }
     let flags = match containerd_shim::parse(&args) {
@@ -111,7 +122,13 @@ fn info(argv0: &str) -> Result<()> {
         revision: COMMIT.to_owned(),
         ..RuntimeVersion::default()
     };
-    let info = RuntimeInfo { name: argv0.to_owned(), version: Some(version).into(), ..RuntimeInfo::default() };
+    let features = features::any().context("tell the features")?;
+    let info = RuntimeInfo {
+        name: argv0.to_owned(),
+        version: Some(version).into(),
+        features: Some(features).into(),
+        ..RuntimeInfo::default()
+    };
     let bytes = info.write_to_bytes().context("encode runtime info")?;
     io::stdout().write_all(&bytes).context("answer containerd")
 }

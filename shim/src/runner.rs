@@ -3,7 +3,9 @@
 //! Turns the bundle into a plan, has `lighter-ENGINE create` build it, and removes what it leaves.
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsString,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -11,9 +13,9 @@ use std::{
 use async_trait::async_trait;
 use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use lighter_launch::{Child, Folders, GuestStdio, Inherited, Init, Runner, anticipate_move, reap_strangers};
+use lighter_launch::{Child, Folders, GuestStdio, Inherited, Init, Runner, anticipate_move, hooks, reap_strangers};
 use lighter_oci::{
-    By, Cache, Cgroup, Choice, Config, ContainerImage, Guest, Plan, PlanRequest, Program, Source, listed,
+    By, Cache, Cgroup, Choice, Config, ContainerImage, Guest, Hooks, Plan, PlanRequest, Program, Source, listed,
 };
 use lighter_runtime_api::protocol::ExecPlan;
 use oci_spec::runtime::{LinuxMemory, LinuxNamespaceType, LinuxResources, Spec};
@@ -176,6 +178,8 @@ pub(crate) struct Leftovers {
     cgroup: Option<Known>,
     state: PathBuf,
     rootfs: Option<PathBuf>,
+    /// What is to be told of its end.
+    hooks: Hooks,
 }
 
 impl Leftovers {
@@ -185,18 +189,26 @@ impl Leftovers {
         // A runner makes the state before the cgroup.
         let cgroup = state.exists().then(|| Plan::cgroup_of(bundle, id).map(Known::Named));
         let cgroup = cgroup.and_then(|c| c.inspect_err(|error| log::warn!("clean up {id}: {error}")).ok());
-        Self { id: id.to_owned(), cgroup, state, rootfs: Some(bundle.join("rootfs")) }
+        let hooks = state.exists().then(|| Hooks::of_bundle(bundle, id));
+        let hooks = hooks.and_then(|h| h.inspect_err(|error| log::warn!("clean up {id}: {error}")).ok());
+        let rootfs = Some(bundle.join("rootfs"));
+        Self { id: id.to_owned(), cgroup, state, rootfs, hooks: hooks.unwrap_or_default() }
     }
 
     /// Ends what is left and removes it. Goes on after an error and returns the first.
-    pub(crate) fn remove(&self) -> Result<(), Error> {
+    pub(crate) async fn remove(&self) -> Result<(), Error> {
         let cgroup = self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.remove(&self.id));
         reap_strangers();
-        let rootfs = self.rootfs.as_deref().map_or(Ok(()), rootfs::unmount);
         let state = match fs::remove_dir_all(&self.state) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::system("remove state")(error)),
-            _ => Ok(()),
+            // Once: who has no state any more, or never had, has no hooks to come.
+            Ok(()) => {
+                hooks::poststop(&self.hooks).await;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::system("remove state")(error)),
         };
+        let rootfs = self.rootfs.as_deref().map_or(Ok(()), rootfs::unmount);
         cgroup.and(rootfs).and(state)
     }
 }
@@ -216,10 +228,11 @@ impl Launcher for Runners {
             cgroup: None,
             state: request.bundle.join(Plan::STATE),
             rootfs: mounted.clone(),
+            hooks: Hooks::default(),
         };
         let created = self.launch(request, mounted.as_deref(), &mut leftovers).await;
         if created.is_err() {
-            match leftovers.remove() {
+            match leftovers.remove().await {
                 Ok(()) => self.pod.forget(&request.id),
                 Err(error) => log::error!("clean up after failed creation of {}: {error}", request.id),
             }
@@ -241,6 +254,8 @@ impl Runners {
             module: self.image(&request.id),
             ..plan_request(&request.id, &request.bundle, options, &node)
         })?;
+        leftovers.hooks = plan.hooks.clone();
+        plan.set_hook_env(&own_env());
         let engine = self.engine(&plan, options, &node)?;
         let cpuset = Cpuset::take(&mut plan);
         let size = size_of(&plan);
@@ -287,6 +302,12 @@ const BOUND: &str = "bound the guest's memory";
 fn inherited(stdio: GuestStdio, bound: Option<&Bound>) -> Result<Inherited, Error> {
     let bound = bound.map(Bound::readable).transpose().map_err(Error::system(BOUND))?;
     Ok(Inherited { stdio, bound })
+}
+
+/// This process's environment.
+fn own_env() -> Vec<String> {
+    let utf8 = |(name, value): (OsString, OsString)| Some(format!("{}={}", name.to_str()?, value.to_str()?));
+    env::vars_os().filter_map(utf8).collect()
 }
 
 /// What both a container and what is added to it are planned with.
@@ -357,7 +378,12 @@ impl Sandbox for RunnerSandbox {
     }
 
     async fn start(&self) -> Result<(), Error> {
-        Ok(self.init.start().await?)
+        self.init.start().await?;
+        if let Err(error) = hooks::poststart(&self.leftovers.hooks, self.pid()).await {
+            let _ = self.kill(nix::libc::SIGKILL.unsigned_abs(), true);
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     async fn exec(&self, request: &ExecRequest) -> Result<RunnerExec, Error> {
@@ -460,7 +486,7 @@ impl Sandbox for RunnerSandbox {
     }
 
     async fn remove(&self) -> Result<(), Error> {
-        self.leftovers.remove()?;
+        self.leftovers.remove().await?;
         self.runners.pod.forget(&self.id);
         Ok(())
     }

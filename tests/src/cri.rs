@@ -32,7 +32,7 @@ pub use logs::{Line, Tag};
 pub use pod::{Pod, PodBuilder};
 pub use stream::{Channels, Forward};
 
-use crate::{Bed, Image, guests};
+use crate::{Bed, Image, guests, vm};
 
 /// containerd's namespace of pods.
 const NAMESPACE: &str = "k8s.io";
@@ -99,12 +99,12 @@ impl<'bed> Cri<'bed> {
     /// Calls the runtime service, whatever comes of it.
     fn at_last(&self, call: impl AsyncFnOnce(&mut RuntimeServiceClient<Channel>) -> Result<(), Status>) {
         let mut client = RuntimeServiceClient::new(self.channel.clone());
-        let _ = self.event_loop.block_on(async { timeout(ANSWERS_WITHIN, call(&mut client)).await });
+        let _ = self.event_loop.block_on(async { timeout(vm::patience(ANSWERS_WITHIN), call(&mut client)).await });
     }
 
     #[track_caller]
     fn block_on<T>(&self, call: impl Future<Output = T>) -> T {
-        let answered = self.event_loop.block_on(async { timeout(ANSWERS_WITHIN, call).await });
+        let answered = self.event_loop.block_on(async { timeout(vm::patience(ANSWERS_WITHIN), call).await });
         answered.unwrap_or_else(|_| panic!("CRI of {} did not answer within {ANSWERS_WITHIN:?}", self.bed.suite()))
     }
 
@@ -178,7 +178,7 @@ impl<'bed> Cri<'bed> {
 
 /// Asks again and again until there is an answer. None where there is none in time.
 fn eventually<T>(mut check: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + COMES_WITHIN;
+    let deadline = Instant::now() + vm::patience(COMES_WITHIN);
     loop {
         let answer = check();
         if answer.is_some() || Instant::now() > deadline {

@@ -3,10 +3,12 @@
 //! An engine is one crate that implements [`Backend`] and one `main` that hands it to the runner. The runner calls
 //! [`Backend::load`] in a short-lived process on the host, forks the container's init off it, seals the init, and calls
 //! [`Backend::run`] there. Beside the contract, what daemon and runner have in common: the status protocol, what the fetcher
-//! is asked, the bound on memory, and giving memory back. Must not know: any engine, containers, containerd.
+//! is asked, the bound on memory, ids that are others on the host, and giving memory back. Must not know: any engine,
+//! containers, containerd.
 
 pub mod bound;
 pub mod fetch;
+pub mod id_map;
 pub mod protocol;
 pub mod resident;
 

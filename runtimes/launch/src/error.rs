@@ -33,6 +33,16 @@ pub enum Error {
     /// There is nobody to signal any more.
     #[error("process already finished")]
     Finished,
+    /// One of the host's programs that a container's spec has run at a point of its life did not do its work.
+    #[error("{point} hook {path}: {why}")]
+    Hook {
+        /// Such as `poststart`.
+        point: &'static str,
+        /// The program.
+        path: PathBuf,
+        /// How it ended, and what it said.
+        why: String,
+    },
     /// A folder of a container's cgroup can't be removed.
     #[error("cgroup {path}: {source}")]
     Cgroup {

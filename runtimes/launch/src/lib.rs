@@ -10,6 +10,7 @@
 
 mod cgroup;
 mod error;
+pub mod hooks;
 mod loading;
 mod process;
 mod runner;

@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     fs, io,
     os::fd::{AsFd, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -32,11 +35,14 @@ pub struct Exit {
     pub at: SystemTime,
 }
 
-/// A child, or a grandchild that becomes one when its parent ends.
+/// A child, or a grandchild that becomes one when its parent ends. One that is dropped before its end is nobody's, and for
+/// [`reap_strangers`] to reap.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
     handle: AsyncFd<OwnedFd>,
+    /// Whether its pid may be another's by now.
+    reaped: AtomicBool,
 }
 
 impl Child {
@@ -52,7 +58,7 @@ impl Child {
             // SAFETY: an `OwnedFd` gives the same open descriptor out for as long as it lives, and `AsyncFd` owns it.
             #[allow(unsafe_code)]
             let handle = unsafe { AsyncFd::register(pidfd) }?;
-            Ok(Self { pid, handle })
+            Ok(Self { pid, handle, reaped: AtomicBool::new(false) })
         };
         open().map_err(|error| {
             known(|known| known.remove(&pid));
@@ -72,7 +78,7 @@ impl Child {
             let ready = self.handle.readable().await;
             match waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
                 Ok(Some(status)) => {
-                    known(|known| known.remove(&self.pid.as_raw_pid()));
+                    self.forget();
                     return Exit { status: code_of(&status), at: SystemTime::now() };
                 }
                 Ok(None) | Err(rustix::io::Errno::AGAIN) => {
@@ -82,9 +88,16 @@ impl Child {
                 }
                 Err(error) => {
                     log::error!("wait for process {}: {error}", self.pid());
+                    self.forget();
                     return Exit { status: 255, at: SystemTime::now() };
                 }
             }
+        }
+    }
+
+    fn forget(&self) {
+        if !self.reaped.swap(true, Ordering::Relaxed) {
+            known(|known| known.remove(&self.pid.as_raw_pid()));
         }
     }
 
@@ -97,6 +110,12 @@ impl Child {
             Err(rustix::io::Errno::SRCH) => Err(Error::Finished),
             sent => sent.map_err(Error::system("send signal")),
         }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 
@@ -149,8 +168,39 @@ mod tests {
 
     use super::*;
 
+    /// Strangers are those of the whole process.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    #[test]
+    fn who_is_dropped_is_a_stranger_and_who_was_reaped_is_nobody() {
+        let _alone = ALONE.lock().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let spawn = || Child::new(Command::new("true").spawn().unwrap().id().cast_signed()).unwrap();
+        let dropped = spawn();
+        let pid = dropped.pid();
+        drop(dropped);
+        let exists = || fs::exists(format!("/proc/{pid}")).unwrap();
+        for _ in 0..1000 {
+            reap_strangers();
+            if !exists() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!exists(), "it was not reaped");
+
+        let reaped = spawn();
+        assert_eq!(runtime.block_on(reaped.exited()).status, 0);
+        let reused = reaped.pid.as_raw_pid();
+        known(|known| known.insert(reused));
+        drop(reaped);
+        assert!(known(|known| known.remove(&reused)), "a later child with its pid");
+    }
+
     #[test]
     fn strangers_end_with_what_they_started() {
+        let _alone = ALONE.lock().unwrap();
         set_child_subreaper(Some(getpid())).unwrap();
         let child = Command::new("sh").args(["-c", "sleep 1000 & sleep 1000"]).spawn().unwrap().id();
         let children = || fs::read_to_string(format!("/proc/{child}/task/{child}/children")).unwrap();

@@ -238,7 +238,7 @@ fn watch(pid: u32) {
 }
 
 /// A file without a name, at its start.
-fn memory_file(name: &str, bytes: &[u8]) -> Result<File, Error> {
+pub(crate) fn memory_file(name: &str, bytes: &[u8]) -> Result<File, Error> {
     let failed = Error::system::<io::Error>("make memory file");
     let name = CString::new(name).map_err(|error| failed(error.into()))?;
     let fd = rustix::fs::memfd_create(&*name, rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use crate::{
     Error, background, compile,
     create::{Inherited, Stdio, create},
-    diagnostics,
+    diagnostics, hooks,
     join::join,
     refusal, signals,
     status::StatusStream,
@@ -30,7 +30,8 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["create"] => run_for_shim(&identity, |inherited, status, report| {
-            let plan: Plan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
+            let mut plan: Plan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
+            hooks::redirect(&mut plan.sandbox, &plan.hooks.bundle, &plan.rootfs);
             report.send(&create(backend, plan, inherited, status)?);
             Ok(())
         }),
@@ -38,6 +39,7 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
             let plan: ExecPlan = serde_json::from_reader(io::stdin().lock()).map_err(Error::ReadPlan)?;
             join(backend, plan, inherited, status)
         }),
+        [hooks::ACTION, ref hook @ ..] => hooks::become_hook(hook),
         ["compile", ref options @ ..] => run_compile(&backend, options),
         ["about"] => {
             let about = About {

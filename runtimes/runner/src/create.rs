@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, BufWriter, Write},
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
-        unix::fs::{DirBuilderExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -14,8 +15,9 @@ use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::Sysca
 use lighter_oci::{Plan, Program, Terminal};
 use lighter_runtime_api::{Backend, Isolation, MemoryBound, protocol::Status};
 use nix::{
+    fcntl::AtFlags,
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Gid, Pid, Uid, fchownat},
 };
 
 use crate::{
@@ -29,6 +31,8 @@ use crate::{
     seal::Seal,
     status::StatusStream,
     user_namespace,
+    users::{self, Users},
+    volumes,
 };
 
 /// The guest's standard streams, as inherited from the daemon.
@@ -128,7 +132,12 @@ fn sealed<B: Backend>(backend: B, mut plan: Plan, inherited: Inherited, status: 
     let tethered = plan.tethered;
     let payload = Payload { backend, loaded, guest, memory, seal, status, terminal, tethered, joined: false };
     let init = Init::new(payload);
-    Ok(Status::Created { pid: build(&plan, init, inherited.stdio)?, notes, background })
+    let pid = build(&mut plan, init, inherited.stdio)?;
+    if users::has(&mut plan.sandbox) {
+        // Its devices are the host's files, with the host's modes.
+        bind_to_devices(&plan, pid)?;
+    }
+    Ok(Status::Created { pid, notes, background })
 }
 
 /// A program that the kernel runs. The spec is all that keeps it.
@@ -141,23 +150,40 @@ fn native(mut plan: Plan, stdio: Stdio, status: StatusStream) -> Result<Status, 
         gaps::join_other_hierarchies(&plan.cgroup)?;
     }
     gaps::close(&mut plan.sandbox, &plan.rootfs);
+    if !plan.user_namespace {
+        users::give_pipes(&plan.sandbox, [&stdio.stdin, &stdio.stdout, &stdio.stderr])?;
+    }
     let user = plan.sandbox.process().as_ref().map_or(0, |process| process.user().uid());
-    let init = Exec::new(plan.guest.clone(), user, status, plan.tethered);
-    let pid = build(&plan, init, stdio)?;
-    if gaps::is_unified() && !plan.user_namespace {
-        let resources = plan.sandbox.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-        devices::bind(pid, rules).inspect_err(|_| {
-            // Nobody is to start it, and nobody is told of it.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        })?;
+    let init = Exec::new(plan.guest.clone(), plan.hooks.clone(), user, status, plan.tethered);
+    let pid = build(&mut plan, init, stdio)?;
+    if !plan.user_namespace {
+        bind_to_devices(&plan, pid)?;
     }
     Ok(Status::Created { pid, notes: Vec::new(), background: None })
 }
 
+/// Has the kernel keep a container to the devices of its spec's rules, where libcontainer does not.
+fn bind_to_devices(plan: &Plan, init: i32) -> Result<(), Error> {
+    if !gaps::is_unified() {
+        return Ok(());
+    }
+    let resources = plan.sandbox.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    devices::bind(init, rules).inspect_err(|_| {
+        // Nobody is to start it, and nobody is told of it.
+        let _ = kill(Pid::from_raw(init), Signal::SIGKILL);
+    })
+}
+
 /// Has libcontainer build the sandbox with this init. Returns the init's pid.
-fn build(plan: &Plan, init: impl Executor + Clone + 'static, stdio: Stdio) -> Result<i32, Error> {
-    write_state(&plan.state, &plan.sandbox)?;
+fn build(plan: &mut Plan, init: impl Executor + Clone + 'static, stdio: Stdio) -> Result<i32, Error> {
+    let failed = |source| Error::WriteState { path: plan.state.clone(), source };
+    DirBuilder::new().mode(0o700).create(&plan.state).map_err(failed)?;
+    volumes::admit_root(&plan.sandbox, &plan.state).map_err(failed)?;
+    // The spec names it by its descriptor, until the init was forked.
+    let users = Users::of(&mut plan.sandbox)?;
+    volumes::bring(&mut plan.sandbox, users.as_ref(), &plan.state)?;
+    write_spec(&plan.state, &plan.sandbox).map_err(failed)?;
     let socket = match &plan.terminal {
         Some(Terminal::Made { socket }) => Some(socket.clone()),
         Some(Terminal::Inherited) | None => None,
@@ -182,18 +208,28 @@ fn make_working_directory(plan: &Plan) -> Result<(), Error> {
     let failed = |error: pathrs::error::Error| Error::WorkingDirectory { path: path.clone(), why: error.to_string() };
     let root = pathrs::Root::open(&plan.rootfs).map_err(failed)?;
     // It may be a volume's path, which exists only once the sandbox stands; there the mount point is made anyway.
-    if root.resolve(path).is_err() {
-        root.mkdir_all(path, &fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| root.resolve(path).is_err()).collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    root.mkdir_all(path, &fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    let Some((user, group)) = users::root_of(&plan.sandbox) else { return Ok(()) };
+    // What is made is the container's, whose root has another id here.
+    let give = |made: &Path| -> io::Result<()> {
+        let folder = OwnedFd::from(root.resolve(made).map_err(io::Error::other)?);
+        let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+        Ok(fchownat(&folder, "", user, group, AtFlags::AT_EMPTY_PATH)?)
+    };
+    let given = missing.into_iter().try_for_each(give);
+    given.map_err(|error| Error::WorkingDirectory { path: path.clone(), why: error.to_string() })
 }
 
 /// libcontainer reads its spec from a file in a folder that it calls the bundle.
-fn write_state(state: &Path, sandbox: &oci_spec::runtime::Spec) -> Result<(), Error> {
-    let failed = |source| Error::WriteState { path: state.to_owned(), source };
-    DirBuilder::new().mode(0o700).create(state).map_err(failed)?;
-    let json = serde_json::to_vec(sandbox).map_err(|error| failed(error.into()))?;
-    fs::write(state.join("config.json"), json).map_err(failed)
+fn write_spec(state: &Path, sandbox: &oci_spec::runtime::Spec) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(state.join("config.json"))?;
+    let mut file = BufWriter::new(file);
+    serde_json::to_writer(&mut file, sandbox)?;
+    file.flush()
 }
 
 /// Open descriptors, each with what it refers to: the number alone may be somebody else's by the next call.

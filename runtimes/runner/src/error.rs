@@ -1,6 +1,6 @@
 use std::{error::Error as StdError, io, path::PathBuf};
 
-use libcontainer::error::LibcontainerError;
+use libcontainer::{error::LibcontainerError, hooks::HookError};
 
 /// Why a container could not be created or started.
 #[derive(Debug, thiserror::Error)]
@@ -103,9 +103,40 @@ pub enum Error {
         /// What would allow it.
         cure: String,
     },
+    /// The user namespace that the container is to have can't be had.
+    #[error("user namespace: {operation}: {source}")]
+    Users {
+        /// Such as `make it`.
+        operation: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A volume of a container with a user namespace can't be mounted.
+    #[error("mount {path} at {destination}: {operation}: {source}")]
+    Volume {
+        /// The folder or file of the host's.
+        path: PathBuf,
+        /// As the container sees it.
+        destination: PathBuf,
+        /// Such as `open it`.
+        operation: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// There is no place for the volumes of a container with a user namespace.
+    #[error("make a place for volumes: {operation}: {source}")]
+    VolumesPlace {
+        /// Such as `make a mount namespace`.
+        operation: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// libcontainer could not build the sandbox.
     #[error("build sandbox: {0}")]
     Sandbox(String),
+    /// A hook failed that is run in the container before its program.
+    #[error("run startContainer hooks: {0}")]
+    StartHook(String),
     /// A native program can't be run. As runc says it: Docker tells its exit codes by these words.
     #[error("exec: {program:?}: {why}")]
     Exec {
@@ -171,6 +202,12 @@ pub enum Error {
 impl From<LibcontainerError> for Error {
     fn from(error: LibcontainerError) -> Self {
         Self::Sandbox(chain(&error))
+    }
+}
+
+impl From<HookError> for Error {
+    fn from(error: HookError) -> Self {
+        Self::StartHook(chain(&error))
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use lighter_oci::Guest;
+use lighter_oci::{Guest, Hooks};
 use lighter_runtime_api::protocol::Status;
 use nix::{
     errno::Errno,
@@ -27,7 +27,7 @@ use nix::{
 use oci_spec::runtime::Spec;
 
 use crate::{
-    Error,
+    Error, hooks,
     init::{NOT_STARTED, exit},
     legacy, signals,
     status::StatusStream,
@@ -42,6 +42,7 @@ pub(crate) struct Exec(Rc<RefCell<Program>>);
 
 struct Program {
     guest: Guest,
+    hooks: Hooks,
     user: u32,
     status: StatusStream,
     tethered: bool,
@@ -57,8 +58,8 @@ pub(crate) struct Image {
 }
 
 impl Exec {
-    pub(crate) fn new(guest: Guest, user: u32, status: StatusStream, tethered: bool) -> Self {
-        Self(Rc::new(RefCell::new(Program { guest, user, status, tethered, image: None })))
+    pub(crate) fn new(guest: Guest, hooks: Hooks, user: u32, status: StatusStream, tethered: bool) -> Self {
+        Self(Rc::new(RefCell::new(Program { guest, hooks, user, status, tethered, image: None })))
     }
 }
 
@@ -86,6 +87,10 @@ impl Executor for Exec {
         signals::started();
         // Only now: the runner was the parent until it ended, and its end would have counted.
         if program.tethered && (prctl::set_pdeathsig(Signal::SIGKILL).is_err() || program.status.is_abandoned()) {
+            exit(NOT_STARTED);
+        }
+        if let Err(error) = hooks::start_container(&program.hooks, &image.env) {
+            program.status.send(&Status::Failed { message: error.to_string() });
             exit(NOT_STARTED);
         }
         image.replace_process(&program.status)

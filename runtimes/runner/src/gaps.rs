@@ -21,6 +21,11 @@ pub(crate) fn is_unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
 }
 
+/// Whether a path is one of the host's cgroups, or beside them.
+pub(crate) fn is_cgroup(path: &Path) -> bool {
+    path.starts_with(ROOT)
+}
+
 /// Narrows a spec so that libcontainer does what the spec says.
 pub(crate) fn close(sandbox: &mut Spec, rootfs: &Path) {
     let hierarchies = if is_unified() { Vec::new() } else { folders_in(Path::new(ROOT)) };

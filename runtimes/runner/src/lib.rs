@@ -23,6 +23,7 @@ mod diagnostics;
 mod error;
 mod exec;
 mod gaps;
+mod hooks;
 mod init;
 mod join;
 mod layer;
@@ -34,6 +35,8 @@ mod signals;
 mod status;
 mod terminal;
 mod user_namespace;
+mod users;
+mod volumes;
 
 pub use cli::main;
 pub use error::Error;

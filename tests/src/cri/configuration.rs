@@ -1,7 +1,7 @@
 //! What a bed's containerd is told of CRI.
 
 use super::PAUSE;
-use crate::Suite;
+use crate::{Suite, vm};
 
 /// The network of pods: a bridge, with ports of the node's forwarded. Its subnet is the bed's own.
 const NETWORK: &str = r#"{
@@ -26,6 +26,9 @@ const NETWORK: &str = r#"{
 
 /// The options of `lighter-wamr`.
 const WAMR: &str = "/etc/containerd/lighter-wamr.toml";
+
+/// Where the shim is in a bed.
+const SHIM: &str = "/usr/local/bin/containerd-shim-lighter-v1";
 
 /// Files that belong to it: path in the bed and text.
 pub(crate) const fn files() -> [(&'static str, &'static str); 2] {
@@ -54,18 +57,25 @@ pub(crate) fn containerd(suite: Suite) -> String {
         ("lighter", crate::RUNTIME),
         ("lighter-wamr", crate::RUNTIME),
         ("lighter-sandbox", crate::RUNTIME),
+        // Of runtimes of this type only, containerd asks what they can do.
+        ("lighter-by-path", "io.containerd.runc.v2"),
     ] {
         let table = format!("plugins.\"{runtime}\".containerd.runtimes.{handler}");
         text += &format!(
             "[{table}]\n  runtime_type = \"{shim}\"\n  privileged_without_host_devices = true\n  \
              pod_annotations = [\"run.lighter.*\"]\n  container_annotations = [\"run.lighter.*\"]\n"
         );
+        if handler == "lighter-by-path" {
+            text += &format!("  runtime_path = \"{SHIM}\"\n");
+        }
         // 1.7 does not know it, and runs a pause container.
         if handler == "lighter-sandbox" {
             text += "  sandboxer = \"shim\"\n";
         }
         if handler == "lighter-wamr" {
             text += &format!("[{table}.options]\n  ConfigPath = \"{WAMR}\"\n");
+        } else if vm::has_systemds_cgroups() {
+            text += &format!("[{table}.options]\n  SystemdCgroup = true\n");
         }
     }
     text

@@ -14,10 +14,13 @@ use k8s_cri::v1::{
 };
 
 use super::{Container, ContainerBuilder, Cri, Forward};
-use crate::Image;
+use crate::{Image, vm};
 
 /// Below it, a folder of logs for each pod.
 const LOGS: &str = "/var/log/pods";
+
+/// Where systemd puts pods, unless told otherwise; a slice in another.
+const SLICE: &str = "/kubepods.slice/kubepods-besteffort.slice";
 
 /// A pod to be. What there is no method for is in `config`.
 pub struct PodBuilder<'cri, 'bed> {
@@ -41,6 +44,8 @@ impl<'cri, 'bed> PodBuilder<'cri, 'bed> {
             }),
             labels: HashMap::from([("pod".to_owned(), name.to_owned())]),
             linux: Some(LinuxPodSandboxConfig {
+                // The kubelet names one in any case.
+                cgroup_parent: if vm::has_systemds_cgroups() { SLICE.to_owned() } else { String::new() },
                 security_context: Some(LinuxSandboxSecurityContext {
                     namespace_options: Some(namespaces()),
                     ..LinuxSandboxSecurityContext::default()

@@ -3,10 +3,7 @@
 //! containerd 2.x only; 1.7 does not know the setting, and runs a pause container. Pods on the node's network are left out:
 //! containerd 2.1 itself crashes on them (a nil spec in `NewBundle`), whatever the shim.
 
-use std::{
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use lighter_tests::{
     Bed, Suite,
@@ -19,7 +16,6 @@ use lighter_tests::{
 use crate::target::{guest, sh};
 
 const HANDLER: &str = "lighter-sandbox";
-const PAUSED: &str = "lighter";
 
 fn shared() -> Cri<'static> {
     Cri::connect(Bed::get(Suite::Forky))
@@ -260,53 +256,6 @@ fn a_daemon_killed() {
         bed.assert_clean();
         assert!(cri.networks().is_empty(), "{:?}", cri.networks());
     }
-}
-
-/// Prints what a pod costs either way, in turns: `cargo test -p lighter-tests --test cri held::costs -- --nocapture`.
-#[test]
-fn costs() {
-    const PODS: usize = 10;
-    /// Until a daemon gives back what its start took.
-    const SETTLE: Duration = Duration::from_millis(1500);
-    let bed = Bed::fresh(Suite::Forky);
-    let cri = Cri::connect(&bed);
-    let ways: [(&str, &str, bool); 3] = [
-        ("a pause container", PAUSED, false),
-        ("the daemon", HANDLER, false),
-        ("the daemon, one PID namespace", HANDLER, true),
-    ];
-    let mut measured = ways.map(|_| (Vec::new(), Vec::new()));
-    for round in 0..PODS {
-        for ((_, handler, pids), (times, pods)) in ways.iter().zip(&mut measured) {
-            let pod = cri.pod(handler, &format!("costs-{round}-{handler}-{pids}"));
-            let pod = if *pids { one_pid_namespace(pod) } else { pod };
-            let begun = Instant::now();
-            pods.push(pod.run());
-            times.push(begun.elapsed());
-        }
-    }
-    thread::sleep(SETTLE);
-    println!(
-        "| a pod is held by | RunPodSandbox, median of {PODS} | processes | PSS, kB each of {} |",
-        PODS * ways.len()
-    );
-    println!("|---|---|---|---|");
-    let mut sizes = Vec::new();
-    for ((name, ..), (times, pods)) in ways.iter().zip(&mut measured) {
-        times.sort();
-        let all: Vec<u32> = pods.iter().flat_map(processes).collect();
-        let size = all.iter().map(|pid| pss(&bed, *pid)).sum::<u64>() / PODS as u64;
-        println!("| {name} | {:.1} ms | {} | {size} |", times[PODS / 2].as_secs_f64() * 1000.0, all.len() / PODS);
-        sizes.push(size);
-    }
-    assert!(sizes[1] < sizes[0], "a pod without a pause container is the smaller one: {sizes:?}");
-}
-
-/// Proportional set size in kB. Source: smaps_rollup in proc_pid_smaps(5).
-fn pss(bed: &Bed, pid: u32) -> u64 {
-    let text = fs::read_to_string(bed.path(format!("/proc/{pid}/smaps_rollup"))).expect("smaps_rollup");
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
 /// 1.7 takes no notice of the setting.

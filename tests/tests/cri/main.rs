@@ -16,3 +16,4 @@ mod sandboxes;
 mod security;
 mod streams;
 mod target;
+mod users;

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use lighter_tests::cri::{
-    Container, Pod,
-    api::{
-        ContainerStats, ContainerStatsFilter, LinuxContainerResources, ListContainerStatsRequest,
-        PodSandboxStatsRequest,
+use lighter_tests::{
+    cri::{
+        Container, Pod,
+        api::{
+            ContainerStats, ContainerStatsFilter, LinuxContainerResources, ListContainerStatsRequest,
+            PodSandboxStatsRequest,
+        },
     },
+    vm,
 };
 
 use crate::target::{Kind, Target, guest, sh, targets};
@@ -161,7 +164,7 @@ fn use_of_containers(target: Target) {
 
 fn use_of_pods(target: Target) {
     let cri = target.cri();
-    let parent = format!("/kubepods/stats-{:?}", target.kind);
+    let parent = parent(target, "stats");
     let pod = target.pod(&cri, "pod-stats").linux(|linux| linux.cgroup_parent.clone_from(&parent)).run();
     let container = computes(target, &pod);
     let request = PodSandboxStatsRequest { pod_sandbox_id: pod.id().to_owned() };
@@ -177,13 +180,24 @@ fn use_of_pods(target: Target) {
     assert_eq!(linux.containers[0].attributes.as_ref().map(|attributes| attributes.id.as_str()), Some(container.id()));
 }
 
+/// A pod's cgroup as the kubelet names it: its folder below a hierarchy's root.
+fn parent(target: Target, name: &str) -> String {
+    let kind = format!("{:?}", target.kind).to_lowercase();
+    if vm::has_systemds_cgroups() {
+        // Dashes are levels. Source: systemd.slice(5).
+        format!("/kubepods.slice/kubepods-{name}_{kind}.slice")
+    } else {
+        format!("/kubepods/{name}-{kind}")
+    }
+}
+
 /// The kubelet makes a cgroup for each pod.
 fn the_parent_cgroup(target: Target) {
     let cri = target.cri();
-    let parent = format!("/kubepods/pod-{:?}", target.kind);
+    let parent = parent(target, "pod");
     let pod = target.pod(&cri, "parent").linux(|linux| linux.cgroup_parent.clone_from(&parent)).run();
     let container = target.stays(&pod, "c").start();
-    let found = format!("find /sys/fs/cgroup -type d -path '*{parent}/*{}'", container.id());
+    let found = format!("find /sys/fs/cgroup -type d -path '*{parent}/*{}*'", container.id());
     assert!(!cri.bed().sh(&found).run().ok().stdout.is_empty());
     container.stop(0).expect("stop");
     container.remove().expect("remove");
@@ -199,7 +213,7 @@ fn oom_score(target: Target) {
     let pod = target.pod(&cri, "score").run();
     let container = target.stays(&pod, "c").resources(|resources| resources.oom_score_adj = 987).start();
     container.wait_for("ready");
-    let read = format!("find /sys/fs/cgroup -path '*{}/cgroup.procs' -exec cat {{}} + | head -n 1", container.id());
+    let read = format!("find /sys/fs/cgroup -path '*{}*/cgroup.procs' -exec cat {{}} + | head -n 1", container.id());
     let pid = cri.bed().sh(&read).run().ok().stdout;
     let score = cri.bed().sh(&format!("cat /proc/{}/oom_score_adj", pid.trim())).run().ok();
     assert_eq!(score.stdout, "987\n");

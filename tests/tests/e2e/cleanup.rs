@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lighter_tests::{Bed, ENTRYPOINT, Image, PLATFORM, RUNTIME, guests};
+use lighter_tests::{Bed, ENTRYPOINT, Image, PLATFORM, RUNTIME, guests, vm};
 
 /// How long a change of a task may take to show.
 const SHOWS_WITHIN: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ pub(crate) fn pid_of(bed: &Bed, id: &str) -> u32 {
 /// Waits until `ctr tasks ls` shows this status.
 #[track_caller]
 pub(crate) fn wait_for_status(bed: &Bed, id: &str, expected: &str) {
-    let deadline = Instant::now() + SHOWS_WITHIN;
+    let deadline = Instant::now() + vm::patience(SHOWS_WITHIN);
     loop {
         let tasks = tasks(bed);
         if tasks.iter().any(|(name, _, status)| name == id && status == expected) {

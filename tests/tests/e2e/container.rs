@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lighter_tests::{Bed, Image, Output, PLATFORM, RUNTIME};
+use lighter_tests::{Bed, Image, Output, PLATFORM, RUNTIME, vm};
 
 /// A container that runs in the background; removed when dropped, even by a failed test.
 pub(crate) struct Container<'bed> {
@@ -50,7 +50,7 @@ impl<'bed> Container<'bed> {
 
     #[track_caller]
     pub(crate) fn wait_for_log(&self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + vm::patience(Duration::from_secs(20));
         loop {
             let logs = self.docker("logs", &[]);
             if logs.stdout.contains(text) {

@@ -15,6 +15,7 @@ mod engines;
 mod exec;
 mod faults;
 mod formats;
+mod hooks;
 mod http;
 mod interchange;
 mod isolation;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use lighter_tests::{Bed, Image, Output, RUNTIME, Suite, on_every_suite};
+use lighter_tests::{Bed, Image, Output, RUNTIME, Suite, on_every_suite, vm};
 
 on_every_suite! {
     programs,
@@ -325,7 +325,7 @@ impl<'bed> Kept<'bed> {
         let words = ["run", "--detach", "--name", &name(), "--pull", "never", "--runtime", runtime];
         bed.docker(&[&words, flags, &[IMAGE, "sh", "-c", script]].concat()).run().ok();
         let kept = Self(bed);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + vm::patience(Duration::from_secs(20));
         while !kept.docker("logs", &[]).stdout.contains("ready") {
             assert!(Instant::now() < deadline, "{}", kept.docker("logs", &[]));
         }

@@ -7,7 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
+};
 
 use super::failed;
 use crate::Error;
@@ -87,9 +91,24 @@ impl Container {
     pub(super) fn enter(self) -> Result<(), Error> {
         for (name, file, kind) in self.namespaces {
             setns(file, kind).map_err(|errno| failed("enter namespace")(format!("{name}: {errno}")))?;
+            if kind == CloneFlags::CLONE_NEWUSER {
+                become_root().map_err(failed("become root of its user namespace"))?;
+            }
         }
         Ok(())
     }
+}
+
+/// In a user namespace that was just entered. The host's root has all rights there, but is nobody, to whom no file belongs.
+fn become_root() -> nix::Result<()> {
+    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    match setgroups(&[]) {
+        // The namespace forbids it; there are none to leave then.
+        Ok(()) | Err(Errno::EPERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    setresgid(group, group, group)?;
+    setresuid(user, user, user)
 }
 
 /// A namespace of a process's that is not this one's; nothing where the kernel has no such namespaces.

@@ -32,6 +32,7 @@ use crate::{
     init::{NOT_STARTED, Payload, exit},
     legacy,
     status::StatusStream,
+    users,
 };
 use container::Container;
 
@@ -67,6 +68,7 @@ pub(crate) fn join<B: Backend>(
         }
         Isolation::Own => {
             legacy::drop_identity()?;
+            users::give_pipes(&plan.sandbox, [&stdio.stdin, &stdio.stdout, &stdio.stderr])?;
             let console = console(&plan)?;
             if let Some(child) = fork_into(&container)? {
                 return child.report(&status, Vec::new(), None);

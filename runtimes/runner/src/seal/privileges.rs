@@ -1,6 +1,9 @@
 //! Gives up what a process may do beyond any other.
 
-use std::{fs::File, io::Write};
+use std::{
+    fs::File,
+    io::{self, Write},
+};
 
 use caps::CapSet;
 use nix::{
@@ -38,5 +41,11 @@ pub(super) fn enter_apparmor(proc: &File, profile: &str) -> Result<(), Error> {
     let mut file = open_in_proc(proc, "self/attr/apparmor/current", OFlag::O_WRONLY)
         .or_else(|_| open_in_proc(proc, "self/attr/current", OFlag::O_WRONLY))
         .map_err(failed("open AppArmor's interface"))?;
-    file.write_all(format!("changeprofile {profile}").as_bytes()).map_err(failed("enter AppArmor profile"))
+    file.write_all(format!("changeprofile {profile}").as_bytes()).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => format!("{profile} is not loaded; load it with apparmor_parser"),
+            _ => format!("{profile}: {error}"),
+        };
+        Error::Seal { operation: "enter AppArmor profile", why }
+    })
 }

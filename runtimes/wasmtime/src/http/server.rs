@@ -101,7 +101,7 @@ pub(super) async fn run(instances: Arc<Instances>, http: &Http, connections: u32
     let places = Arc::new(Semaphore::new(usize::try_from(connections).unwrap_or(usize::MAX)));
     ready();
 
-    let accept = async {
+    let mut accept = Box::pin(async {
         loop {
             // It is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -117,13 +117,18 @@ pub(super) async fn run(instances: Arc<Instances>, http: &Http, connections: u32
                 Err(_) => sleep(BREATH).await,
             }
         }
-    };
+    });
     tokio::select! {
-        () = accept => {}
+        () = &mut accept => {}
         () = ends.wait() => {}
     }
 
     server.ending.store(true, Ordering::Relaxed);
+    tokio::select! {
+        _ = timeout(http.linger, accept) => {}
+        // Told twice, it is in a hurry.
+        () = ends.wait() => {}
+    }
     // Those that the kernel has accepted already are clients like others.
     while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await {
         tokio::spawn(Arc::clone(&server).connection(stream, leaving()));

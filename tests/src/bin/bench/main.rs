@@ -12,6 +12,7 @@ mod http;
 mod large;
 mod machine;
 mod memory;
+mod pods;
 mod report;
 mod samples;
 mod table;
@@ -34,8 +35,8 @@ use crate::{
 ///
 /// Starts real daemons in namespaces of their own (see tests/README.md), measures in turns, and prints Markdown:
 /// `ctr run` of a hello, tasks per second through containerd's API, what a task's phases take, memory of idle
-/// containers, the very first start of a small and of a large module, and HTTP handlers under load, each with its budget
-/// and whether that is met.
+/// containers, pods without a container, the very first start of a small and of a large module, and HTTP handlers under
+/// load, each with its budget and whether that is met.
 #[derive(Parser)]
 #[command(
     name = "bench",
@@ -46,6 +47,7 @@ use crate::{
   bench --suite both --json bench.json   on 1.7 and on 2.1, and every sample to a file
   bench --rounds 3 --tasks 8 --cold 1 --http-rounds 1    only to see whether it works
   bench --only http                      handlers of wasi:http only
+  bench --only pods --suite forky        pods, also such as the daemon holds, which 1.7 has not
 
 Figures of different runs compare by their ratios at most, better not at all. A quiet machine helps; the load is printed."
 )]
@@ -96,6 +98,7 @@ enum Section {
     CtrRun,
     Throughput,
     Memory,
+    Pods,
     Cold,
     Large,
     Http,
@@ -149,6 +152,7 @@ fn measure(suite: Suite, arguments: &Arguments) -> Result<SuiteReport> {
         ctr_run: when(wanted(Section::CtrRun), || ctr_run::measure(&bed, arguments.rounds, &progress))?,
         throughput: when(wanted(Section::Throughput), || throughput::measure(&bed, arguments.tasks, &progress))?,
         memory: when(wanted(Section::Memory), || memory::measure(&bed, &progress))?,
+        pods: when(wanted(Section::Pods), || pods::measure(&bed, &progress))?,
         cold: when(wanted(Section::Cold), || cold::measure(&bed, arguments.cold, &progress))?,
         large: when(wanted(Section::Large), || large::measure(&bed, arguments.cold, &progress))?,
         http: when(wanted(Section::Http), || http::measure(&bed, arguments.http_rounds, round, &progress))?,

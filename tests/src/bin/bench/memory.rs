@@ -104,7 +104,7 @@ impl Figure {
 }
 
 /// The first number after `name` in a file of /proc.
-fn field(bed: &Bed, pid: u32, file: &str, name: &str) -> Result<u64> {
+pub(crate) fn field(bed: &Bed, pid: u32, file: &str, name: &str) -> Result<u64> {
     let path = bed.path(format!("/proc/{pid}/{file}"));
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name));

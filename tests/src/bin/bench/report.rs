@@ -11,6 +11,7 @@ use crate::{
     large::Large,
     machine::{Machine, Versions},
     memory::Memory,
+    pods::Pods,
     throughput::Throughput,
 };
 
@@ -31,6 +32,8 @@ pub(crate) struct SuiteReport {
     pub(crate) throughput: Option<Throughput>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pods: Option<Pods>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cold: Option<Cold>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,6 +64,14 @@ impl fmt::Display for SuiteReport {
         }
         if let Some(memory) = &self.memory {
             writeln!(f, "{}", memory.table())?;
+        }
+        if let Some(pods) = &self.pods {
+            let number = Pods::number();
+            writeln!(
+                f,
+                "{number} pods of each, in turns and all alive; then {number} of each at once:\n\n{}",
+                pods.table()
+            )?;
         }
         if let Some(cold) = &self.cold {
             writeln!(f, "{} first starts, the cache of compiled code emptied before each:\n", cold.rounds())?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lighter_tests::{Bed, Suite};
+use lighter_tests::{Bed, Suite, vm};
 
 use super::{
     kind::{Kind, Program, on_every_kind},
@@ -163,7 +163,7 @@ fn out_of_memory(suite: Suite, kind: Kind) {
     bed.docker(&[&limits, kind.flags(), &[kind.image(bed)], &eat].concat()).run().ok();
     assert_eq!(container.docker("wait", &[]).ok().stdout, "137\n");
     wait_until(&container, "{{.State.OOMKilled}} {{.State.ExitCode}}", "true 137");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + vm::patience(Duration::from_secs(10));
     loop {
         let seen = actions(bed, &container.name, &since);
         if ["oom", "die"].iter().all(|action| seen.iter().any(|one| one == action)) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lighter_tests::{Bed, Suite};
+use lighter_tests::{Bed, Suite, vm};
 
 use super::kind::{Kind, Program, on_every_kind};
 
@@ -29,7 +29,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// Waits until `docker inspect` says this.
 #[track_caller]
 pub(crate) fn wait_until(container: &crate::container::Container<'_>, template: &str, expected: &str) {
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + vm::patience(SOON);
     loop {
         let seen = container.inspect(template);
         if seen == expected {
@@ -65,7 +65,7 @@ fn detached_and_removed_at_its_end(suite: Suite, kind: Kind) {
     let id = container.inspect("{{.Id}}");
     container.docker("stop", &[]).ok();
     bed.assert_gone(&id);
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + vm::patience(SOON);
     let listed = || bed.docker(&["ps", "--all", "--quiet", "--no-trunc"]).run().ok().stdout;
     while listed().contains(&id) {
         assert!(Instant::now() < deadline, "{} is still there", container.name);

@@ -55,14 +55,15 @@ fn mounts_of_each_type(suite: Suite, kind: Kind) {
     assert_eq!(bed.sh(&format!("ls {folder}")).run().ok().stdout, "file\nnew\n");
 }
 
-/// Docker's init is a native program, which can start no guest: there is nothing for it to reap.
+/// Docker's init comes before a native program, and is left out for a guest: there is nothing for it to reap.
 fn with_an_init(suite: Suite, kind: Kind) {
     let bed = Bed::get(suite);
-    let hello = run(bed, kind, "init", &["--init"], Program::Hello);
-    if kind == Kind::Guest {
-        let refused = hello.expect(127);
-        assert!(refused.stderr.contains("exec /bin/hello.wasm failed"), "{refused}");
-    } else {
-        assert_eq!(hello.ok().stdout, "hello from wasm\n");
-    }
+    assert_eq!(run(bed, kind, "init", &["--init"], Program::Hello).ok().stdout, "hello from wasm\n");
+    run(bed, kind, "init", &["--init"], Program::Exit("7")).expect(7);
+    // SIGTERM goes on to the program that is behind it, and ends a guest.
+    let stay = kind.ready(bed, "init-stopped", &["--init"]);
+    let processes = stay.docker("top", &[]).ok();
+    assert_eq!(processes.stdout.contains("docker-init"), kind != Kind::Guest, "{processes}");
+    stay.docker("stop", &[]).ok();
+    assert_eq!(stay.inspect("{{.State.ExitCode}}"), "143");
 }

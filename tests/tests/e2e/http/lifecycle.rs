@@ -24,6 +24,7 @@ on_every_suite! {
     a_default_address,
     drains_on_sigterm,
     drains_http_2,
+    lingers_for_those_who_learn_of_the_end_later,
     a_request_that_does_not_end,
     a_service_loses_nothing,
     without_a_daemon,
@@ -108,6 +109,31 @@ fn drains_on_sigterm(suite: Suite) {
 
 fn drains_http_2(suite: Suite) {
     drains(suite, "drain-2", Version::Http2);
+}
+
+/// Who sends it connections goes on for a while: they are answered, and asked to go elsewhere.
+fn lingers_for_those_who_learn_of_the_end_later(suite: Suite) {
+    let bed = Bed::get(suite);
+    let handler = Setup::new("lingers", Guest::P2).annotation("http.linger", "2s").start(bed);
+    let begun = Instant::now();
+    handler.terminate();
+    bed.on_network(async || {
+        while begun.elapsed() < Duration::from_millis(1500) {
+            let mut late = handler.connect_by(Version::Http1).await;
+            let answer = late.get("/").await.expect("an answer").expect(200);
+            assert_eq!(answer.headers.get("connection").map(|value| value.as_bytes()), Some(&b"close"[..]));
+            sleep(Duration::from_millis(50)).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        assert_refuses(handler.address).await;
+    });
+    handler.assert_ends(0);
+    let handler = Setup::new("lingers-not", Guest::P2).annotation("http.linger", "60s").start(bed);
+    let begun = Instant::now();
+    handler.terminate();
+    handler.terminate();
+    handler.assert_ends(0);
+    assert!(begun.elapsed() < Duration::from_secs(20), "told twice, it goes on for {:?}", begun.elapsed());
 }
 
 /// The grace period bounds it, which is Docker's to end.

@@ -7,7 +7,7 @@ mod oom;
 mod pause;
 mod update;
 
-use std::time::Duration;
+use std::{fs, path::PathBuf, time::Duration};
 
 use lighter_tests::{Bed, Image, RUNTIME, Running, guests};
 
@@ -54,7 +54,7 @@ impl Kind {
 
 /// busybox, from the bed.
 fn native_image(bed: &Bed) -> Image {
-    let busybox = std::fs::read(bed.path("/bin/busybox")).expect("busybox of the bed");
+    let busybox = fs::read(bed.path("/bin/busybox")).expect("busybox of the bed");
     let image = Image::new("docker.io/library/busybox:task").of_host().file("/bin/busybox", busybox).folder("/proc");
     let applets = ["echo", "sh", "sleep", "tail"];
     applets
@@ -67,7 +67,7 @@ fn native_image(bed: &Bed) -> Image {
 /// CPU time that the init of a task has taken, in the kernel's ticks. Source: proc_pid_stat(5).
 #[track_caller]
 fn cpu_time(bed: &Bed, id: &str) -> u64 {
-    let stat = std::fs::read_to_string(bed.path(format!("/proc/{}/stat", pid_of(bed, id)))).expect("the task's init");
+    let stat = fs::read_to_string(bed.path(format!("/proc/{}/stat", pid_of(bed, id)))).expect("the task's init");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     [11, 12].iter().map(|&at: &usize| fields[at].parse::<u64>().expect("a number")).sum()
 }
@@ -80,12 +80,13 @@ fn works(bed: &Bed, id: &str) -> bool {
     cpu_time(bed, id) > before
 }
 
-/// A file of a container's cgroup, in whichever hierarchy has it; nothing where none has.
-#[track_caller]
+/// A file of the cgroup of one of `ctr`'s containers, in whichever hierarchy has it; nothing where none has.
 fn cgroup_file(bed: &Bed, id: &str, file: &str) -> Option<String> {
-    let found =
-        bed.sh(&format!("find /sys/fs/cgroup -path '*/{id}/{file}' | head -n 1 | xargs -r cat")).run().ok().stdout;
-    Some(found.trim().to_owned()).filter(|text| !text.is_empty())
+    let root = bed.path("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(&root).into_iter().flatten().flatten().map(|item| item.path());
+    let text = |hierarchy: PathBuf| fs::read_to_string(hierarchy.join("default").join(id).join(file)).ok();
+    let text = std::iter::once(root.clone()).chain(hierarchies).find_map(text)?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Whether the node has cgroup v2 only.

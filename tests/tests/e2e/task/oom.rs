@@ -1,6 +1,6 @@
 //! The kernel kills for want of memory: the event comes before the exit, and tells whether there was one.
 
-use lighter_tests::{Bed, Image, RUNTIME, Suite, guests, on_every_suite};
+use lighter_tests::{Bed, Image, RUNTIME, Suite, guests, on_every_suite, vm};
 
 use super::{RUNC, events, native_image, topics_of};
 use crate::cleanup::{remove, wait_for_status};
@@ -48,7 +48,7 @@ fn of_a_process_beside_it(suite: Suite) {
         wait_for_status(bed, id, "RUNNING");
         let told = || topics_of(&events.stdout(), id).iter().filter(|topic| *topic == "oom").count();
         assert!(events.prints(&format!(r#"/tasks/oom {{"container_id":"{id}"}}"#)), "{}", events.stdout());
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let deadline = std::time::Instant::now() + vm::patience(std::time::Duration::from_secs(5));
         while told() < turn && std::time::Instant::now() < deadline {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
