@@ -12,19 +12,25 @@ STAGE   := $(CACHE)/stage
 RESIDENT := lighter-wamr lighter-native
 BINARIES := $(addprefix resident/,containerd-shim-lighter-v1 $(RESIDENT)) serving/lighter-wasmtime \
   $(addprefix release/,lighter-compile lighter-fetch lighter)
+# Cargo puts what it builds for a target that is named into a folder of its own.
+OUT      = $(CARGO_TARGET_DIR)$(addprefix /,$(CARGO_BUILD_TARGET))
+HOST     = $(shell rustc --print host-tuple)
+# For images that hold nothing else, and nodes with another C library or none.
+STATIC   = RUSTFLAGS='-C target-feature=+crt-static' CARGO_BUILD_TARGET=$(HOST)
 WASMEDGE := lighter-wasmedge lighter-compile-wasmedge
 
-.PHONY: help build wasmedge install install-stage packages test demo bench fuzz lint testbed clean
+.PHONY: help build wasmedge install installer install-stage packages test test-v2 test-k8s demo bench scale bench-k8s fuzz lint testbed clean
 help: ## What can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Several calls: in one, cargo would unite the features of all, and the runner would carry a compiler.
 build: ## Build shim, runners, compiler, fetcher and the CLI
 	cargo build --profile resident --locked -p lighter-shim
 	set -e; for runner in $(RESIDENT); do cargo build --profile resident --locked -p $$runner; done
 	cargo build --profile serving --locked -p lighter-wasmtime
-	cargo build --release --locked -p lighter-compile
 	cargo build --release --locked -p lighter-fetch -p lighter
+	cargo build --release --locked -p lighter-compile
+	$(STATIC) cargo build --release --locked -p lighter-node
 
 # A workspace of its own: it links a library that few have. Its headers come from the package of the release that fits.
 wasmedge: packages ## Build the runner on WasmEdge as well; `make install` takes it along
@@ -33,9 +39,15 @@ wasmedge: packages ## Build the runner on WasmEdge as well; `make install` takes
 
 install: build ## Install to DESTDIR and PREFIX (/usr/local): binaries, and the runtimes' names
 	install -d $(DESTDIR)$(PREFIX)/bin
-	cd $(CARGO_TARGET_DIR) && install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
-	cd $(CARGO_TARGET_DIR)/release && for file in $(WASMEDGE); do [ ! -e $$file ] || install -m 0755 $$file $(DESTDIR)$(PREFIX)/bin; done
+	cd $(OUT) && install -m 0755 $(BINARIES) $(CARGO_TARGET_DIR)/$(HOST)/release/lighter-node $(DESTDIR)$(PREFIX)/bin
+	cd $(OUT)/release && for file in $(WASMEDGE); do [ ! -e $$file ] || install -m 0755 $$file $(DESTDIR)$(PREFIX)/bin; done
 	for name in wasmtime wasmedge wamr; do ln -sf containerd-shim-lighter-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-$$name-v1; done
+
+# All static, which WasmEdge can't be: it has to load its library.
+INSTALLER ?= lighter-node:dev
+installer: packages ## Build the node installer's image with docker (INSTALLER=ghcr.io/me/lighter-node:1)
+	$(STATIC) $(MAKE) install DESTDIR=$(CACHE)/installer PREFIX=
+	docker build -t $(INSTALLER) -f k8s/node/Dockerfile $(CACHE)/installer
 
 # Debian's packages that the build needs; the testbed installs its own.
 PACKAGES := cmake gcc libc6-dev libclang-dev libseccomp-dev libsimde-dev make pkg-config protobuf-compiler
@@ -49,8 +61,14 @@ install-stage: packages wasmedge
 # What `cargo test` needs is installed by the testbed, which says so.
 test: install-stage ## Run all tests: unit, and end to end on real containerd and Docker (root)
 	cargo test --release --locked -p lighter-oci -p lighter-runtime-api -p lighter-launch -p lighter-runner -p lighter-shim
-	set -e; for crate in lighter lighter-compile lighter-wasmtime lighter-wamr lighter-native; do cargo test --release --locked -p $$crate; done
+	set -e; for crate in lighter lighter-compile lighter-wasmtime lighter-wamr lighter-native lighter-node; do cargo test --release --locked -p $$crate; done
 	LIGHTER_DESTDIR=$(STAGE) cargo test --locked -p lighter-tests
+
+test-v2: install-stage ## Run tests on cgroup v2, systemd and AppArmor, in a virtual machine
+	LIGHTER_DESTDIR=$(STAGE) cargo run --locked -q -p lighter-tests --bin testbed -- v2
+
+test-k8s: install-stage ## Run pods on a real Kubernetes: on a node of our own (built once), or on the cluster of KUBECONFIG=
+	LIGHTER_DESTDIR=$(STAGE) cargo test --locked -p lighter-tests --test k8s
 
 demo: install-stage ## Run a module, make it an image, push it, run it by containerd and Docker, command by command
 	LIGHTER_DESTDIR=$(STAGE) cargo run --locked -q -p lighter-tests --bin testbed -- demo
@@ -58,6 +76,16 @@ demo: install-stage ## Run a module, make it an image, push it, run it by contai
 bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json
 	cargo build --release --locked -q -p lighter-tests --bins
 	LIGHTER_DESTDIR=$(STAGE) $(CARGO_TARGET_DIR)/release/bench --json $(CARGO_TARGET_DIR)/bench.json
+
+bench-k8s: install-stage ## Measure 200 pods on one node of a real Kubernetes, against runc: a table, a plot, and target/bench-k8s.json
+	cargo build --release --locked -q -p lighter-tests --bins
+	LIGHTER_DESTDIR=$(STAGE) $(CARGO_TARGET_DIR)/release/bench-k8s --json $(CARGO_TARGET_DIR)/bench-k8s.json --svg $(CARGO_TARGET_DIR)/bench-k8s.svg
+
+# Without a bench of this machine's, from the figures that are kept.
+scale: ## Simulate cold starts on 1 to 1000 nodes from bench's figures (LIGHTER_UPDATE=1: for docs/scale.md)
+	cargo build --release --locked -q -p lighter-tests --bin scale $(if $(LIGHTER_UPDATE),&& cargo build --release --locked -q -p lighter-compile)
+	$(CARGO_TARGET_DIR)/release/scale --json $(CARGO_TARGET_DIR)/scale.json $(addprefix --bench ,$(wildcard $(CARGO_TARGET_DIR)/bench.json)) \
+	  $(if $(LIGHTER_UPDATE),--update --compiler $(CARGO_TARGET_DIR)/release/lighter-compile)
 
 # Sanitizers are unstable: RUSTC_BOOTSTRAP has them on the stable toolchain.
 FUZZ_SECONDS ?= 60

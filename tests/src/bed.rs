@@ -22,7 +22,7 @@ use crate::{
     daemons::{self, Daemon},
     leftovers,
     logs::Logs,
-    rootfs, shared, staging,
+    rootfs, shared, staging, vm,
 };
 
 /// How long traces of what was removed may take to go.
@@ -60,12 +60,20 @@ impl Bed {
     /// # Errors
     /// When a part can't be made, with what to do about it.
     pub fn start(suite: Suite) -> Result<Bed> {
+        Bed::start_with(suite, None)
+    }
+
+    /// As [`Bed::start`], with a folder laid over the root filesystem.
+    pub(crate) fn start_with(suite: Suite, layer: Option<&Path>) -> Result<Bed> {
         let rootfs = rootfs::get(suite)?;
         let testbed = testbed_executable()?;
         let usr_local = staging::usr_local(&testbed)?;
         let mut hold = Command::new(&testbed);
         hold.arg("hold").arg("--hostname").arg(suite.name());
         hold.arg("--rootfs").arg(&rootfs).arg("--usr-local").arg(&usr_local);
+        if let Some(layer) = layer {
+            hold.arg("--layer").arg(layer);
+        }
         // In a process group of its own: Ctrl-C must not end it before it has cleaned up.
         let supervisor = hold.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn();
         let mut supervisor = supervisor.context("start the bed's supervisor")?;
@@ -157,6 +165,9 @@ impl Bed {
     /// Puts an image into containerd's namespace `default`.
     #[track_caller]
     pub fn import(&self, image: &Image) {
+        // Of two that import one name at once, one may be told that it is there.
+        static ONE_BY_ONE: Mutex<()> = Mutex::new(());
+        let _importing = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
         self.ctr(&["images", "import", "--all-platforms", "-"]).stdin(image.to_tar()).run().ok();
     }
 
@@ -203,7 +214,7 @@ impl Bed {
     /// Panics unless nothing that names `id` remains within 5 s.
     #[track_caller]
     pub fn assert_gone(&self, id: &str) {
-        let deadline = Instant::now() + CLEAN_WITHIN;
+        let deadline = Instant::now() + vm::patience(CLEAN_WITHIN);
         loop {
             let mut left = self.leftovers();
             left.retain(|line| line.contains(id));

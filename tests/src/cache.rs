@@ -42,7 +42,7 @@ pub(crate) fn entry(kind: &str, recipe: &[u8], make: impl FnOnce(&Path) -> Resul
 }
 
 /// `${XDG_CACHE_HOME:-$HOME/.cache}/lighter/testbed`.
-fn folder() -> Result<PathBuf> {
+pub(crate) fn folder() -> Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(cache) => PathBuf::from(cache),
         None => env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?.join(".cache"),

@@ -17,7 +17,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::enter;
+use crate::{enter, vm};
 
 /// How long a command may take unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,8 +39,19 @@ impl Cmd {
     pub(crate) fn new(testbed: &OsStr, init: u32, argv: &[OsString]) -> Self {
         let mut command = Command::new(testbed);
         command.arg("exec").arg(init.to_string()).arg("--").args(argv);
+        Cmd::of(command, argv)
+    }
+
+    /// A program of the host's, with our environment.
+    pub(crate) fn of_host(argv: &[OsString]) -> Self {
+        let mut command = Command::new(argv.first().map_or(OsStr::new(""), OsString::as_os_str));
+        command.args(argv.iter().skip(1));
+        Cmd::of(command, argv)
+    }
+
+    fn of(command: Command, argv: &[OsString]) -> Self {
         let line = argv.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        Cmd { command, line, stdin: Vec::new(), timeout: TIMEOUT }
+        Cmd { command, line, stdin: Vec::new(), timeout: vm::patience(TIMEOUT) }
     }
 
     /// What it reads, in place of an end of file at once.
@@ -51,7 +62,7 @@ impl Cmd {
 
     /// In place of 60 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = vm::patience(timeout);
         self
     }
 

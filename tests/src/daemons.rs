@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{Bed, Registry, Suite, cri};
+use crate::{Bed, Registry, Suite, cri, vm};
 
 pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 /// The file with containerd's pid, as the bed counts.
@@ -36,6 +36,25 @@ pub(crate) fn configuration(suite: Suite) -> Vec<(&'static str, String)> {
     files.chain([("/etc/containerd/config.toml", suite.containerd_config())]).collect()
 }
 
+/// Starts a daemon by its command line, without single quotes, and waits until it answers.
+pub(crate) fn start(bed: &Bed, name: &str, command: &str, answers: impl Fn() -> Result<bool>) -> Result<()> {
+    // A session of its own, and pid 1 for a parent: it is not the command's, which is to end.
+    let script = format!(
+        "mkdir -p /run/bed {LOGS}; \
+         setsid -f sh -c 'echo $$ >/run/bed/{name}.pid; exec {command} </dev/null >>{LOGS}/{name}.log 2>&1'",
+    );
+    let started = bed.sh(&script).try_run()?;
+    ensure!(started.status == 0, "start {name}: {started}");
+    let deadline = Instant::now() + vm::patience(STARTS_WITHIN);
+    while !answers()? {
+        if Instant::now() > deadline {
+            bail!("{name} of {} does not answer:\n{}", bed.suite(), bed.logs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 impl Daemon {
     fn name(self) -> &'static str {
         match self {
@@ -55,23 +74,7 @@ impl Daemon {
 
     /// Starts it and waits until it answers.
     pub(crate) fn start(self, bed: &Bed) -> Result<()> {
-        let name = self.name();
-        // A session of its own, and pid 1 for a parent: it is not the command's, which is to end.
-        let script = format!(
-            "mkdir -p /run/bed {LOGS}; \
-             setsid -f sh -c 'echo $$ >/run/bed/{name}.pid; exec {} </dev/null >>{LOGS}/{name}.log 2>&1'",
-            self.command(),
-        );
-        let started = bed.sh(&script).try_run()?;
-        ensure!(started.status == 0, "start {name}: {started}");
-        let deadline = Instant::now() + STARTS_WITHIN;
-        while !self.answers(bed)? {
-            if Instant::now() > deadline {
-                bail!("{name} of {} does not answer:\n{}", bed.suite(), bed.logs());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        start(bed, self.name(), &self.command(), || self.answers(bed))
     }
 
     fn answers(self, bed: &Bed) -> Result<bool> {

@@ -16,7 +16,7 @@ mod text;
 mod zig;
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -121,6 +121,15 @@ pub fn folders() -> Result<Vec<PathBuf>> {
     ALL.iter().map(|set| set.folder()).chain([Ok(ruby)]).collect()
 }
 
+/// The variable that holds folders of guests that were built before, for where the toolchains are not: as `PATH` holds
+/// folders of programs.
+pub(crate) const GIVEN: &str = "LIGHTER_GUESTS";
+
+/// The folders with those that tests of a node's own work run.
+pub(crate) fn of_a_node() -> Result<Vec<PathBuf>> {
+    [&text::WAT, &rust::COMMANDS, &rust::COMPONENTS, &c::C, &native::NATIVE].iter().map(|set| set.folder()).collect()
+}
+
 static ALL: [&Set; 10] = [
     &text::WAT,
     &rust::COMMANDS,
@@ -188,12 +197,20 @@ impl Set {
     }
 
     fn make(&self) -> Result<PathBuf> {
+        let kind = format!("guests-{}", self.name);
+        if let Some(given) = env::var_os(GIVEN) {
+            let is_of_this = |path: &PathBuf| {
+                let entry = path.file_name().and_then(|name| name.to_str());
+                entry.and_then(|name| name.rsplit_once('-')).is_some_and(|(of, _)| of == kind)
+            };
+            return env::split_paths(&given).find(is_of_this).with_context(|| format!("{GIVEN} has no {kind}"));
+        }
         (self.install)()?;
         let mut recipe = (self.tools)()?;
         for folder in self.sources {
             append_files(&source(folder), &mut recipe)?;
         }
-        cache::entry(&format!("guests-{}", self.name), &recipe, |folder| {
+        cache::entry(&kind, &recipe, |folder| {
             eprintln!("testbed: building the guests of {} (once)", self.name);
             (self.build)(folder)
         })

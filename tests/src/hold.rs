@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::cgroup::Cgroups;
+use crate::{cgroup::Cgroups, vm};
 
 /// What a bed is made of. The same arguments go to the supervisor and to the bed's pid 1.
 #[derive(clap::Args, Clone, Debug)]
@@ -26,6 +26,9 @@ pub struct Parts {
     /// Root filesystem; only read.
     #[arg(long)]
     pub rootfs: PathBuf,
+    /// Laid over the root filesystem; only read.
+    #[arg(long)]
+    pub layer: Option<PathBuf>,
     /// What appears as /usr/local in the bed; only read.
     #[arg(long)]
     pub usr_local: PathBuf,
@@ -34,14 +37,18 @@ pub struct Parts {
 impl Parts {
     /// The command line that clap reads these from.
     pub(crate) fn to_arguments(&self) -> Vec<OsString> {
-        vec![
+        let mut arguments = vec![
             "--hostname".into(),
             self.hostname.clone().into(),
             "--rootfs".into(),
             self.rootfs.clone().into(),
             "--usr-local".into(),
             self.usr_local.clone().into(),
-        ]
+        ];
+        if let Some(layer) = &self.layer {
+            arguments.extend(["--layer".into(), layer.into()]);
+        }
+        arguments
     }
 }
 
@@ -56,8 +63,10 @@ pub fn hold(parts: &Parts) -> Result<()> {
 }
 
 fn hold_until_end(parts: &Parts, cgroups: &Cgroups) -> Result<()> {
-    // Only children are put in the new namespace, so the next one is its pid 1.
-    unshare(CloneFlags::CLONE_NEWPID).context("make a pid namespace")?;
+    if !vm::has_systemds_cgroups() {
+        // Only children are put in the new namespace, so the next one is its pid 1.
+        unshare(CloneFlags::CLONE_NEWPID).context("make a pid namespace")?;
+    }
     let mut init = Command::new(env::current_exe().context("find own executable")?)
         .arg("init")
         .args(parts.to_arguments())

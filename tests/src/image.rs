@@ -144,6 +144,11 @@ impl Image {
         self
     }
 
+    /// The same under another full reference.
+    pub fn named(self, reference: &str) -> Image {
+        Image { name: reference.into(), ..self }
+    }
+
     /// The reference it was given.
     pub fn name(&self) -> &str {
         &self.name

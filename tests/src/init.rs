@@ -26,11 +26,14 @@ use nix::{
     unistd::{chdir, pivot_root, sethostname},
 };
 
-use crate::{Registry, cgroup, hold::Parts};
+use crate::{Registry, cgroup, hold::Parts, vm};
 
 /// Where containerd, Docker and we keep state: a tmpfs, for overlayfs can't have its upper folder on the
 /// overlayfs that the bed's root is.
 const STATE: &[&str] = &["run", "tmp", "var/lib/containerd", "var/lib/docker", "var/lib/lighter"];
+
+/// Where systemd and its bus are asked.
+const SYSTEMD: &[&str] = &["run/dbus", "run/systemd"];
 
 /// Character devices of /dev: name, major, minor (the kernel's Documentation/admin-guide/devices.txt).
 const DEVICES: &[(&str, u64, u64)] =
@@ -63,7 +66,9 @@ pub fn init(parts: &Parts) -> Result<()> {
 }
 
 fn enter_namespaces() -> Result<()> {
-    cgroup::enter_namespace()?;
+    if !vm::has_systemds_cgroups() {
+        cgroup::enter_namespace()?;
+    }
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)
         .context("make namespaces")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
@@ -81,13 +86,20 @@ fn mount_root(parts: &Parts) -> Result<PathBuf> {
     for folder in [&upper, &work, &root] {
         make_folder(folder)?;
     }
-    let layers = format!("lowerdir={},upperdir={},workdir={}", parts.rootfs.display(), upper.display(), work.display());
+    // The first of the lower layers is the upmost.
+    let lower = parts.layer.iter().chain([&parts.rootfs]).map(|layer| layer.display().to_string()).collect::<Vec<_>>();
+    let layers = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
     mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(layers.as_str()))
         .with_context(|| format!("mount the root ({layers})"))?;
 
     let closed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     for (kind, folder) in [("proc", "proc"), ("sysfs", "sys")] {
         mount(Some(kind), &root.join(folder), Some(kind), closed, None::<&str>)
+            .with_context(|| format!("mount /{folder}"))?;
+    }
+    if vm::is_inside() {
+        let folder = "sys/kernel/security";
+        mount(Some("securityfs"), &root.join(folder), Some("securityfs"), closed, None::<&str>)
             .with_context(|| format!("mount /{folder}"))?;
     }
     cgroups.mount_in(&root)?;
@@ -97,6 +109,12 @@ fn mount_root(parts: &Parts) -> Result<PathBuf> {
         mount_tmpfs(&root.join(folder), if *folder == "tmp" { "mode=1777" } else { "mode=755" })?;
     }
     bind_read_only(&parts.usr_local, &root.join("usr/local"))?;
+    if vm::has_systemds_cgroups() {
+        for folder in SYSTEMD {
+            make_folder(&root.join(folder))?;
+            bind(&Path::new("/").join(folder), &root.join(folder), MsFlags::empty())?;
+        }
+    }
     Ok(root)
 }
 
@@ -141,21 +159,22 @@ fn enter_root(new_root: &Path) -> Result<()> {
     chdir("/").context("enter /")
 }
 
-fn mount_tmpfs(folder: &Path, options: &str) -> Result<()> {
+pub(crate) fn mount_tmpfs(folder: &Path, options: &str) -> Result<()> {
     mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some(options))
         .with_context(|| format!("mount a tmpfs on {}", folder.display()))
 }
 
-fn bind_read_only(source: &Path, target: &Path) -> Result<()> {
-    let bind = |flags| {
-        mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>)
-            .with_context(|| format!("bind {} on {}", source.display(), target.display()))
-    };
-    bind(MsFlags::empty())?;
-    bind(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY)
+pub(crate) fn bind_read_only(source: &Path, target: &Path) -> Result<()> {
+    bind(source, target, MsFlags::empty())?;
+    bind(source, target, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY)
 }
 
-fn make_folder(folder: &Path) -> Result<()> {
+fn bind(source: &Path, target: &Path, flags: MsFlags) -> Result<()> {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>)
+        .with_context(|| format!("bind {} on {}", source.display(), target.display()))
+}
+
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))
 }
 

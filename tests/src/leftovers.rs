@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{Bed, cgroup};
+use crate::{Bed, cgroup, vm};
 
 /// The programs of ours, and libcontainer's stages. /proc/PID/comm holds 15 bytes.
 const PROGRAMS: &[&str] = &["containerd-shim", "lighter", "youki"];
@@ -70,6 +70,10 @@ fn mounts(bed: &Bed) -> Result<Vec<String>> {
 fn cgroups(bed: &Bed) -> Result<Vec<String>> {
     let mut left = Vec::new();
     let root = bed.path(cgroup::ROOT);
+    if vm::has_systemds_cgroups() {
+        scopes(&root, &mut left)?;
+        return Ok(left.iter().map(|path| format!("cgroup {}", in_bed(bed, path))).collect());
+    }
     // On v2 the hierarchy is the root itself, else one of the folders below.
     let hierarchies = if root.join("cgroup.procs").exists() { vec![root] } else { items(&root, 1)? };
     for hierarchy in hierarchies.iter().filter(|path| !path.is_symlink()) {
@@ -86,6 +90,18 @@ fn cgroups(bed: &Bed) -> Result<Vec<String>> {
         }
     }
     Ok(left.iter().map(|path| format!("cgroup {}", in_bed(bed, path))).collect())
+}
+
+/// Those that systemd has made for containers, below any slice.
+fn scopes(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for cgroup in items(folder, 1)?.into_iter().filter(|path| path.is_dir()) {
+        match cgroup.extension().and_then(|kind| kind.to_str()) {
+            Some("scope") if cgroup.file_name().is_some_and(|name| name != "init.scope") => found.push(cgroup),
+            Some("slice") => scopes(&cgroup, found)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whatever is `depth` levels below `folder`.

@@ -26,6 +26,7 @@ mod hold;
 pub mod http;
 mod image;
 mod init;
+pub mod kubernetes;
 mod leftovers;
 mod logs;
 mod network;
@@ -37,6 +38,7 @@ mod shared;
 mod staging;
 mod suite;
 mod terminal;
+pub mod vm;
 pub mod wasmedge;
 
 use std::{

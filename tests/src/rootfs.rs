@@ -11,6 +11,8 @@ use crate::{
 
 /// The daemons, and what they or the tests call.
 const PACKAGES: &[&str] = &[
+    // Loads the profiles of containers, where the kernel has AppArmor and the testbed may.
+    "apparmor",
     "busybox-static",
     "ca-certificates",
     "containerd",
@@ -21,9 +23,12 @@ const PACKAGES: &[&str] = &[
     "docker-compose",
     "docker-registry",
     "docker.io",
+    // What a Kubernetes needs besides its own programs; and the client of clusters that are not ours.
+    "etcd-server",
     "iproute2",
     "iptables",
     "kmod",
+    "kubectl",
     "mount",
     // The certificates of the registry with TLS.
     "openssl",
@@ -35,17 +40,21 @@ const PACKAGES: &[&str] = &[
 
 /// The folder with `suite`'s root filesystem; takes a minute the first time.
 pub(crate) fn get(suite: Suite) -> Result<PathBuf> {
+    of_packages(suite.name(), suite, &[PACKAGES, suite.packages()].concat())
+}
+
+/// A root filesystem of `suite` with these packages, and what they depend on.
+pub(crate) fn of_packages(name: &str, suite: Suite, packages: &[&str]) -> Result<PathBuf> {
     prerequisites::need_root()?;
-    let packages = [PACKAGES, suite.packages()].concat();
     let mut arguments = vec!["--variant=apt".to_owned(), format!("--include={}", packages.join(","))];
     arguments.extend(suite.apt_options().iter().map(|option| format!("--aptopt={option}")));
     arguments.push(suite.name().into());
-    cache::entry(suite.name(), arguments.join("\n").as_bytes(), |folder| {
+    cache::entry(name, arguments.join("\n").as_bytes(), |folder| {
         prerequisites::need(&[
             Tool::program("mmdebstrap", "mmdebstrap"),
             Tool::file("/usr/share/keyrings/debian-archive-keyring.gpg".as_ref(), "debian-archive-keyring"),
         ])?;
-        eprintln!("testbed: making the root filesystem of {suite} (a minute, once)");
+        eprintln!("testbed: making the root filesystem {name} of {suite} (a minute, once)");
         // No mirror given: mmdebstrap knows the suite's, and the host's apt settings (proxies) apply.
         let output = Command::new("mmdebstrap").args(&arguments).arg(folder).output().context("run mmdebstrap")?;
         ensure!(output.status.success(), "mmdebstrap failed:\n{}", String::from_utf8_lossy(&output.stderr));

@@ -5,11 +5,15 @@ mod demo;
 use std::{
     ffi::OsString,
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use lighter_tests::{Bed, Parts, Suite, guests, wasmedge};
+use lighter_tests::{Bed, Parts, Suite, guests, vm, wasmedge};
+
+/// A command by hand may take as long.
+const VM_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// Real containerd and Docker in namespaces of their own, to test Lighter in.
 #[derive(Parser)]
@@ -32,6 +36,17 @@ enum Action {
     Demo,
     /// Unpack what the WasmEdge engine is built with, and print the variables that name it.
     WasmedgeSdk,
+    /// Run tests in a virtual machine with cgroup v2, systemd and AppArmor.
+    V2,
+    /// Run a command in such a machine, which sees the testbed's cache, the target folder and the checkout.
+    Vm {
+        /// Program and arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Be the job of such a machine.
+    #[command(hide = true)]
+    VmInside,
     /// Make a bed, hold it until standard input ends, and remove it.
     #[command(hide = true)]
     Hold(Parts),
@@ -57,6 +72,13 @@ fn main() -> Result<ExitCode> {
             let sdk = wasmedge::sdk()?;
             println!("WASMEDGE_INCLUDE_DIR={} WASMEDGE_LIB_DIR={}", sdk.include.display(), sdk.lib.display());
         }
+        Action::V2 => return exit_code(vm::lane()?),
+        Action::Vm { command } => {
+            let step = vm::Step { name: command.join(" "), command, ..vm::Step::default() };
+            let job = vm::prepared(vm::Job { steps: vec![step], ..vm::Job::default() })?;
+            return exit_code(vm::run(&job, VM_WITHIN)?);
+        }
+        Action::VmInside => match vm::inside()? {},
         Action::Hold(parts) => lighter_tests::hold(&parts)?,
         Action::Init(parts) => lighter_tests::init(&parts)?,
         Action::Exec { init, command } => return exit_code(lighter_tests::enter(init, &command)?),

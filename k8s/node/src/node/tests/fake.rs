@@ -1,0 +1,177 @@
+//! A containerd that merges files and reads them at its start as the real ones do.
+
+use std::{
+    cell::{Cell, RefCell},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Output},
+};
+
+use toml::{Table, Value};
+
+use crate::{
+    Error, Host, config,
+    daemon::{Daemon, Running},
+    distribution::{Distribution, Layout},
+    host::Content,
+};
+
+/// A containerd, and what starts it.
+pub(super) struct Fake {
+    pub(super) host: Host,
+    pub(super) layout: Layout,
+    pub(super) version: (u32, u32),
+    /// The handlers that it has read; none while it doesn't run.
+    pub(super) known: RefCell<Option<Vec<String>>>,
+    pub(super) restarts: Cell<u32>,
+    /// Handlers that don't work, and programs that don't run.
+    pub(super) fails: RefCell<Vec<String>>,
+    /// How often a restart still fails.
+    pub(super) stubborn: Cell<u32>,
+    pub(super) pods: RefCell<Vec<Running>>,
+}
+
+impl Fake {
+    /// The file that is rendered at a start, where one is.
+    pub(super) fn render(&self) {
+        let folder = self.layout.folder();
+        let base = self.layout.config.with_extension("base");
+        let Some(base) = self.host.read_text(&base).unwrap() else { return };
+        let template = ["config-v3.toml.tmpl", "config.toml.tmpl"].map(|name| folder.join(name));
+        let template = template.iter().find_map(|path| self.host.read_text(path).unwrap());
+        let text = template.map_or(base.clone(), |text| text.replace("{{ template \"base\" . }}\n", &base));
+        self.host.write(&self.layout.config, &Content::new(text)).unwrap();
+    }
+
+    pub(super) fn merge(&self, path: &Path) -> Result<Table, String> {
+        let text = self.host.read_text(path).unwrap().ok_or(format!("open {}: no such file", path.display()))?;
+        let mut merged: Table = toml::from_str(&text).map_err(|error| error.to_string())?;
+        let imports = merged.get("imports").and_then(Value::as_array).cloned();
+        let imports = match imports {
+            None if self.version >= (2, 2) => vec![Value::from("/etc/containerd/conf.d/*.toml")],
+            imports => imports.unwrap_or_default(),
+        };
+        let k0s = (self.layout.distribution == Distribution::K0s).then(|| Value::from("/etc/k0s/containerd.d/*.toml"));
+        for import in imports.iter().chain(&k0s).filter_map(Value::as_str) {
+            let files = match config::pattern_folder(import) {
+                Some(folder) => self
+                    .host
+                    .names(folder)
+                    .into_iter()
+                    .filter(|name| !name.starts_with('.'))
+                    .map(|name| folder.join(name))
+                    .collect(),
+                None => vec![PathBuf::from(import)],
+            };
+            for file in files {
+                let text =
+                    self.host.read_text(&file).unwrap().ok_or(format!("open {}: no such file", file.display()))?;
+                let other: Table = toml::from_str(&text).map_err(|error| error.to_string())?;
+                deep(&mut merged, other, k0s.is_some() || self.version >= (2, 0), 0);
+            }
+        }
+        Ok(merged)
+    }
+
+    pub(super) fn runtimes(&self) -> Option<Vec<String>> {
+        let merged = self.merge(&self.layout.config).ok()?;
+        let plugin = if merged.get("version")?.as_integer()? == 2 {
+            "io.containerd.grpc.v1.cri"
+        } else {
+            "io.containerd.cri.v1.runtime"
+        };
+        let runtimes =
+            merged.get("plugins").and_then(|all| all.get(plugin)?.get("containerd")?.get("runtimes")?.as_table());
+        Some(runtimes.map(|runtimes| runtimes.keys().cloned().collect()).unwrap_or_default())
+    }
+}
+
+/// As containerd merges: tables, or since 2.0 their keys.
+pub(super) fn deep(into: &mut Table, from: Table, all: bool, depth: u32) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(into)), Value::Table(from)) if all || depth == 0 => deep(into, from, all, depth + 1),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+impl Daemon for Fake {
+    fn run(&self, argv: &[&str]) -> Result<Output, Error> {
+        let fails = self.fails.borrow().iter().any(|name| argv[0].ends_with(&format!("/{name}")));
+        let status = ExitStatus::from_raw(if fails { 256 } else { 0 });
+        Ok(Output { status, stdout: Vec::new(), stderr: if fails { b"no such library".to_vec() } else { Vec::new() } })
+    }
+
+    async fn version(&self) -> Result<(u32, u32), Error> {
+        Ok(self.version)
+    }
+
+    async fn dump(&self, path: Option<&Path>) -> Result<Option<String>, Error> {
+        let path = path.unwrap_or(&self.layout.config);
+        let merged = self.merge(path).map_err(|why| Error::Broken { path: path.to_owned(), why })?;
+        Ok(Some(toml::to_string(&merged).unwrap()))
+    }
+
+    async fn restart(&self) -> Result<(), Error> {
+        self.restarts.set(self.restarts.get() + 1);
+        if self.stubborn.get() > 0 {
+            self.stubborn.set(self.stubborn.get() - 1);
+            self.known.replace(None);
+            return Err(Error::Restart { command: "systemctl".to_owned(), why: "job failed".to_owned() });
+        }
+        self.render();
+        self.known.replace(self.runtimes());
+        self.handlers().await.map(drop)
+    }
+
+    async fn handlers(&self) -> Result<Vec<String>, Error> {
+        let silent = || Error::Silent { address: self.layout.socket.clone(), why: "it is down".to_owned() };
+        self.known.borrow().clone().ok_or_else(silent)
+    }
+
+    async fn try_handler(&self, handler: &str) -> Result<(), Error> {
+        let failed = |why: &str| Err(Error::Handler { handler: handler.to_owned(), why: why.to_owned() });
+        if self.fails.borrow().iter().any(|name| name == handler) {
+            return failed("exec format error");
+        }
+        if !self.host.exists("/opt/lighter/bin/containerd-shim-lighter-v1") { failed("no shim") } else { Ok(()) }
+    }
+
+    async fn sweep(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn running(&self, handlers: &[String]) -> Result<Vec<Running>, Error> {
+        Ok(self.pods.borrow().iter().filter(|pod| handlers.contains(&pod.handler)).cloned().collect())
+    }
+}
+
+impl Daemon for &Fake {
+    fn run(&self, argv: &[&str]) -> Result<Output, Error> {
+        (**self).run(argv)
+    }
+    async fn version(&self) -> Result<(u32, u32), Error> {
+        (**self).version().await
+    }
+    async fn dump(&self, path: Option<&Path>) -> Result<Option<String>, Error> {
+        (**self).dump(path).await
+    }
+    async fn restart(&self) -> Result<(), Error> {
+        (**self).restart().await
+    }
+    async fn handlers(&self) -> Result<Vec<String>, Error> {
+        (**self).handlers().await
+    }
+    async fn try_handler(&self, handler: &str) -> Result<(), Error> {
+        (**self).try_handler(handler).await
+    }
+    async fn sweep(&self) -> Result<(), Error> {
+        (**self).sweep().await
+    }
+    async fn running(&self, handlers: &[String]) -> Result<Vec<Running>, Error> {
+        (**self).running(handlers).await
+    }
+}

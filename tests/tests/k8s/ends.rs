@@ -1,0 +1,68 @@
+//! Pods that are ended from outside.
+
+use std::time::{Duration, Instant};
+
+use lighter_tests::{Suite, kubernetes::Cluster, on_every_suite};
+use serde_json::json;
+
+use crate::{
+    images,
+    manifest::{container, pod, with},
+};
+
+on_every_suite!(deleted_within_grace, evicted, past_its_deadline);
+
+/// What a pod may take to go that has twice as long before it would be killed: on a busy machine, most of it is the kubelet's.
+const TAKES: Duration = Duration::from_secs(60);
+
+/// Whatever they are doing, long before they would be killed.
+fn deleted_within_grace(suite: Suite) {
+    let Some(cluster) = Cluster::get(suite) else { return };
+    let namespace = cluster.namespace("deleted");
+    let image = cluster.image(&images::guests());
+    let long = json!({"spec": {"terminationGracePeriodSeconds": 120}});
+    for (name, command) in [("sleeps", "/sleep.wasm"), ("busy", "/busy.wasm"), ("serves", "/serve.wasm")] {
+        let limits = json!({"resources": {"limits": {"cpu": "200m"}}});
+        let guest = with(container("guest", &image, &[command]), limits);
+        namespace.apply(&[with(pod(name, "lighter", &[guest]), long.clone())]);
+    }
+    for name in ["sleeps", "busy", "serves"] {
+        namespace.wait_ready(name);
+        let start = Instant::now();
+        namespace.kubectl(&["delete", "pod", name]).run().ok();
+        println!("{name} took {:?} to go", start.elapsed());
+        assert!(start.elapsed() < TAKES, "{name} took {:?} to go", start.elapsed());
+    }
+}
+
+/// By the API, as a drain does.
+fn evicted(suite: Suite) {
+    let Some(cluster) = Cluster::get(suite) else { return };
+    let namespace = cluster.namespace("evicted");
+    let image = cluster.image(&images::guests());
+    let guest = pod("evicted", "lighter", &[container("guest", &image, &["/sleep.wasm"])]);
+    namespace.apply(&[with(guest, json!({"spec": {"terminationGracePeriodSeconds": 120}}))]);
+    namespace.wait_ready("evicted");
+    let start = Instant::now();
+    let versions = cluster.kubectl(&["api-versions"]).run().ok().stdout;
+    let version = if versions.lines().any(|line| line == "policy/v1") { "policy/v1" } else { "policy/v1beta1" };
+    let eviction = json!({
+        "apiVersion": version,
+        "kind": "Eviction",
+        "metadata": {"name": "evicted", "namespace": namespace.name()},
+    });
+    let path = format!("/api/v1/namespaces/{}/pods/evicted/eviction", namespace.name());
+    cluster.kubectl(&["create", "--raw", &path, "-f", "-"]).stdin(eviction.to_string()).run().ok();
+    namespace.wait("pod", "evicted", "to be gone", |pod| pod.is_null());
+    assert!(start.elapsed() < TAKES, "it took {:?} to go", start.elapsed());
+}
+
+fn past_its_deadline(suite: Suite) {
+    let Some(cluster) = Cluster::get(suite) else { return };
+    let namespace = cluster.namespace("deadline");
+    let image = cluster.image(&images::guests());
+    let guest = pod("deadline", "lighter", &[container("guest", &image, &["/busy.wasm"])]);
+    namespace.apply(&[with(guest, json!({"spec": {"activeDeadlineSeconds": 3}}))]);
+    let pod = namespace.wait_phase("deadline", "Failed");
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded", "{pod:#}");
+}

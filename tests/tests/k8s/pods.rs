@@ -1,0 +1,39 @@
+//! Pods that run to their end.
+
+use lighter_tests::{Suite, kubernetes::Cluster, on_every_suite};
+use serde_json::json;
+
+use crate::{
+    images,
+    manifest::{container, pod, with},
+};
+
+on_every_suite!(completes_on_each_engine, fails_with_its_exit_code);
+
+/// Each engine that the cluster's nodes have.
+fn completes_on_each_engine(suite: Suite) {
+    let Some(cluster) = Cluster::get(suite) else { return };
+    let namespace = cluster.namespace("engines");
+    let image = cluster.image(&images::guests());
+    for class in ["lighter", "lighter-wamr"] {
+        namespace.apply(&[pod(class, class, &[container("hello", &image, &["/hello.wasm"])])]);
+    }
+    for class in ["lighter", "lighter-wamr"] {
+        namespace.wait_phase(class, "Succeeded");
+        let log = namespace.logs(class, "hello");
+        assert!(log.contains("hello from wasm\n"), "{class}: {log}");
+    }
+}
+
+fn fails_with_its_exit_code(suite: Suite) {
+    let Some(cluster) = Cluster::get(suite) else { return };
+    let namespace = cluster.namespace("exit");
+    let image = cluster.image(&images::guests());
+    namespace.apply(&[with(
+        pod("exits", "lighter", &[container("exits", &image, &["/exit.wasm", "42"])]),
+        json!({"metadata": {"annotations": {"run.lighter.engine": "wamr"}}}),
+    )]);
+    let pod = namespace.wait_phase("exits", "Failed");
+    let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(42), &json!("Error")), "{ended}");
+}
