@@ -1,6 +1,6 @@
 //! AppArmor: the profile that Docker names is entered by everything in a container.
 
-use std::fs;
+use std::{fs, io};
 
 use lighter_tests::{Bed, Suite};
 
@@ -17,15 +17,20 @@ fn is_there(bed: &Bed) -> bool {
     there
 }
 
-/// What the kernel confines each process of a container by.
+/// What the kernel confines each process of a container by. One may have ended meanwhile.
 #[track_caller]
 fn confined_by(container: &Everyday<'_>) -> Vec<String> {
     let top = container.bed.docker(&["top", &container.name, "-eo", "pid"]).run().ok().stdout;
     let profile = |pid: &str| {
         let path = container.bed.path(format!("/proc/{pid}/attr/current"));
-        fs::read_to_string(path).expect("profile of a process").trim_end_matches(['\n', '\0']).to_owned()
+        match fs::read_to_string(path) {
+            Ok(profile) => Some(profile.trim_end_matches(['\n', '\0']).to_owned()),
+            // While it is read, too (ESRCH).
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => None,
+            Err(error) => panic!("profile of process {pid}: {error}"),
+        }
     };
-    top.lines().skip(1).map(|pid| profile(pid.trim())).collect()
+    top.lines().skip(1).filter_map(|pid| profile(pid.trim())).collect()
 }
 
 /// Of the init and of a command beside it.
