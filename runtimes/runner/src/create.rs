@@ -177,6 +177,9 @@ fn bind_to_devices(plan: &Plan, init: i32) -> Result<(), Error> {
 
 /// Has libcontainer build the sandbox with this init. Returns the init's pid.
 fn build(plan: &mut Plan, init: impl Executor + Clone + 'static, stdio: Stdio) -> Result<i32, Error> {
+    if !plan.user_namespace {
+        gaps::make_parents(&plan.cgroup);
+    }
     let failed = |source| Error::WriteState { path: plan.state.clone(), source };
     DirBuilder::new().mode(0o700).create(&plan.state).map_err(failed)?;
     volumes::admit_root(&plan.sandbox, &plan.state).map_err(failed)?;

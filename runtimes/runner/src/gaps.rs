@@ -21,6 +21,15 @@ pub(crate) fn is_unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
 }
 
+/// Makes the folders in v2 that a container's cgroup will be in. libcgroups takes it for a failure that somebody else makes one
+/// at the same time, as the first two containers of a node do; what it then still can't make, it says.
+pub(crate) fn make_parents(cgroup: &Cgroup) {
+    let folder = Path::new(ROOT).join(cgroup.path.strip_prefix("/").unwrap_or(&cgroup.path));
+    if let Some(parent) = folder.parent().filter(|_| is_unified() && !cgroup.systemd) {
+        let _ = fs::create_dir_all(parent);
+    }
+}
+
 /// Whether a path is one of the host's cgroups, or beside them.
 pub(crate) fn is_cgroup(path: &Path) -> bool {
     path.starts_with(ROOT)
