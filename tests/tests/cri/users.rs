@@ -211,7 +211,7 @@ fn what_a_program_sees(target: Target) {
     let pod = pod(target, &cri, "sees");
     let script = "id -u; cat /proc/self/uid_map | tr -s ' '
         echo out >/dev/null; head -c 1 /dev/zero | wc -c; stat -c '%t:%T' /dev/null
-        echo to the stream >/dev/stdout
+        (echo to the stream >/dev/stdout) 2>/dev/null || echo no stream
         touch /proc/sys/kernel/hostname 2>/dev/null || echo no sysctl
         test -d /sys/class/net/eth0 && echo eth0
         chown 5:6 /tmp && stat -c %u:%g /tmp
@@ -221,7 +221,7 @@ fn what_a_program_sees(target: Target) {
     let mut seen = sh(&pod, "c", script).start().expect(0);
     if (target.kind, target.suite) == (Kind::Runc, Suite::Trixie) {
         // containerd 1.7 does not tell it whose the streams are to be.
-        seen = seen.replace("sh: can't create /dev/stdout: Permission denied", "to the stream");
+        seen = seen.replace("no stream", "to the stream");
     }
     let expected =
         "0\n 0 200000 65536\n1\n1:3\nto the stream\nno sysctl\neth0\n5:6\nno such user\nno device\nno mount\n";
