@@ -1,19 +1,18 @@
-//! A container's cgroup, seen from outside: its processes, its figures, its end.
+//! A container's cgroup, seen from outside: its processes, its end.
 //!
 //! While a container lives, the kernel tells where its folders are ([`Folders`]); libcgroups, which works them out from the
-//! mounts of every hierarchy, takes a millisecond for it. It is left for what is rare: figures, and clean-up when nobody
-//! is left to ask.
+//! mounts of every hierarchy, takes a millisecond for it, and more the more mounts there are. It is left for what is rare: clean-up
+//! when nobody is left to ask.
 
 use std::{fs, io, path::Path, thread, time::Duration};
 
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use libcgroups::common::{
     AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, create_cgroup_manager, get_cgroup_setup,
 };
 use lighter_launch::{Folders, end_all};
 use lighter_oci::{Cgroup, Plan};
 
-use crate::{error::Error, freezer::Freezer, stats};
+use crate::{error::Error, freezer::Freezer};
 
 /// How often, and how long between, systemd may be found not to have removed a scope yet, before it is asked to: half a
 /// second in all.
@@ -97,11 +96,6 @@ impl Known {
     }
 }
 
-/// containerd's `Metrics` message; `pid` is any process of the container.
-pub(crate) fn stats(cgroup: &Cgroup, id: &str, pid: u32) -> Result<Any, Error> {
-    stats::collect(|| manager(cgroup, id).map_err(|error| error.to_string()), pid).map_err(|why| failed(cgroup, why))
-}
-
 /// Waits until systemd has removed a scope's cgroup, which it does once the last process has left.
 ///
 /// If the folder were removed here, systemd could miss that the scope has ended: it would stay active without a cgroup,
@@ -137,6 +131,6 @@ pub(crate) fn manager(cgroup: &Cgroup, id: &str) -> Result<AnyCgroupManager, Err
     create_cgroup_manager(config).map_err(|error| failed(cgroup, error))
 }
 
-fn failed(cgroup: &Cgroup, error: impl ToString) -> Error {
+pub(crate) fn failed(cgroup: &Cgroup, error: impl ToString) -> Error {
     Error::Cgroup { path: cgroup.path.clone(), why: error.to_string() }
 }

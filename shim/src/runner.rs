@@ -31,6 +31,7 @@ use crate::{
     pod::Pod,
     rootfs,
     sandbox::{CreateRequest, ExecRequest, Execution, Exit, Launcher, Sandbox, Size},
+    stats::Figures,
     stdio::{Opened, Streams, Wanted},
     update::update,
 };
@@ -148,6 +149,7 @@ pub(crate) struct RunnerSandbox {
     init: Init,
     streams: Streams,
     cgroup: Cgroup,
+    figures: Figures,
     folders: Folders,
     /// How much linear memory its guests may have; nothing where they are native.
     bound: Option<Bound>,
@@ -287,6 +289,7 @@ impl Runners {
             init,
             streams,
             cgroup: plan.cgroup,
+            figures: Figures::default(),
             bound,
             kills: OutOfMemory::watch(&folders),
             folders,
@@ -474,7 +477,8 @@ impl Sandbox for RunnerSandbox {
     }
 
     fn stats(&self) -> Result<Any, Error> {
-        cgroup::stats(&self.cgroup, &self.id, self.init.pid())
+        let figures = self.figures.collect(&self.cgroup.path, self.init.pid());
+        figures.map_err(|why| cgroup::failed(&self.cgroup, why))
     }
 
     fn close_stdin(&self) {

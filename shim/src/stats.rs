@@ -3,6 +3,8 @@
 //! For v2 `containerd-shim` has all; its v1 message lacks CPU time and memory limits, so that one is filled from
 //! libcgroups' figures here.
 
+use std::{path::Path, sync::OnceLock};
+
 use containerd_shim::{cgroup as metrics, util::convert_to_any};
 use containerd_shim_protos::{
     cgroups::metrics::{
@@ -11,23 +13,44 @@ use containerd_shim_protos::{
     protobuf::well_known_types::any::Any,
 };
 use libcgroups::{
-    common::{AnyCgroupManager, CgroupManager, CgroupSetup, get_cgroup_setup},
+    common::{CgroupManager, CgroupSetup, get_cgroup_setup},
     stats::{BlkioDeviceStat, MemoryData, Stats},
+    v1::Manager,
 };
 
-/// The message for this node's cgroup version; `pid` is any process of the container.
+/// Where a container's figures are.
 ///
-/// `manager` is called on v1 only: for a scope of systemd's it makes a connection to D-Bus.
-pub(crate) fn collect(manager: impl FnOnce() -> Result<AnyCgroupManager, String>, pid: u32) -> Result<Any, String> {
-    let text = |error: &dyn std::error::Error| error.to_string();
-    match get_cgroup_setup().map_err(|e| text(&e))? {
-        CgroupSetup::Unified => metrics::get_cgroup(pid)
-            .and_then(|cgroup| metrics::collect_metrics_v2(&cgroup))
-            .and_then(|metrics| convert_to_any(Box::new(metrics)))
-            .map_err(|e| text(&e)),
-        CgroupSetup::Hybrid | CgroupSetup::Legacy => {
-            let stats = manager()?.stats().map_err(|e| text(&e))?;
-            convert_to_any(Box::new(v1(&stats))).map_err(|e| text(&e))
+/// For v1 libcgroups looks through all mounts of the node, for each controller. A kubelet asks for every container every ten
+/// seconds, and each of them has brought mounts of its own: it is done once.
+#[derive(Default)]
+pub(crate) struct Figures(OnceLock<Manager>);
+
+impl std::fmt::Debug for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Figures").field("found", &self.0.get().is_some()).finish()
+    }
+}
+
+impl Figures {
+    /// The message for this node's cgroup version. `cgroup` is the container's path, `pid` any process of it.
+    pub(crate) fn collect(&self, cgroup: &Path, pid: u32) -> Result<Any, String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        match get_cgroup_setup().map_err(|e| text(&e))? {
+            CgroupSetup::Unified => metrics::get_cgroup(pid)
+                .and_then(|cgroup| metrics::collect_metrics_v2(&cgroup))
+                .and_then(|metrics| convert_to_any(Box::new(metrics)))
+                .map_err(|e| text(&e)),
+            CgroupSetup::Hybrid | CgroupSetup::Legacy => {
+                let manager = match self.0.get() {
+                    Some(manager) => manager,
+                    None => {
+                        let found = Manager::new(cgroup).map_err(|e| text(&e))?;
+                        self.0.get_or_init(|| found)
+                    }
+                };
+                let stats = manager.stats().map_err(|e| text(&e))?;
+                convert_to_any(Box::new(v1(&stats))).map_err(|e| text(&e))
+            }
         }
     }
 }

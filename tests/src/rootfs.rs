@@ -1,13 +1,10 @@
 //! A suite's root filesystem, made once by `mmdebstrap` from Debian's packages and then only read.
 
-use std::{path::PathBuf, process::Command};
+use std::{ffi::OsString, path::PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
-use crate::{
-    Suite, cache,
-    prerequisites::{self, Tool},
-};
+use crate::{Suite, cache, mmdebstrap, prerequisites};
 
 /// The daemons, and what they or the tests call.
 const PACKAGES: &[&str] = &[
@@ -24,6 +21,7 @@ const PACKAGES: &[&str] = &[
     "docker-registry",
     "docker.io",
     // What a Kubernetes needs besides its own programs; and the client of clusters that are not ours.
+    "dnsmasq-base",
     "etcd-server",
     "iproute2",
     "iptables",
@@ -50,14 +48,8 @@ pub(crate) fn of_packages(name: &str, suite: Suite, packages: &[&str]) -> Result
     arguments.extend(suite.apt_options().iter().map(|option| format!("--aptopt={option}")));
     arguments.push(suite.name().into());
     cache::entry(name, arguments.join("\n").as_bytes(), |folder| {
-        prerequisites::need(&[
-            Tool::program("mmdebstrap", "mmdebstrap"),
-            Tool::file("/usr/share/keyrings/debian-archive-keyring.gpg".as_ref(), "debian-archive-keyring"),
-        ])?;
         eprintln!("testbed: making the root filesystem {name} of {suite} (a minute, once)");
-        // No mirror given: mmdebstrap knows the suite's, and the host's apt settings (proxies) apply.
-        let output = Command::new("mmdebstrap").args(&arguments).arg(folder).output().context("run mmdebstrap")?;
-        ensure!(output.status.success(), "mmdebstrap failed:\n{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        let folder = folder.as_os_str().to_owned();
+        mmdebstrap::run(&arguments.iter().map(OsString::from).chain([folder]).collect::<Vec<_>>(), &[])
     })
 }

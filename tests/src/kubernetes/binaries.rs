@@ -1,13 +1,10 @@
 //! Kubernetes' own programs, built once from Debian's source package in a root filesystem of its release.
 
-use std::{path::PathBuf, process::Command};
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::{
-    cache,
-    prerequisites::{self, Tool},
-};
+use crate::{cache, mmdebstrap, prerequisites};
 
 /// The last release of Debian with all of Kubernetes' sources, and with a Go that builds them.
 const RELEASE: &str = "bookworm";
@@ -52,24 +49,23 @@ pub(super) fn get() -> Result<PathBuf> {
     prerequisites::need_root()?;
     let script = script();
     cache::entry("kubernetes", [RELEASE, &script].concat().as_bytes(), |folder| {
-        prerequisites::need(&[
-            Tool::program("mmdebstrap", "mmdebstrap"),
-            Tool::file("/usr/share/keyrings/debian-archive-keyring.gpg".as_ref(), "debian-archive-keyring"),
-        ])?;
         eprintln!("testbed: building Kubernetes {VERSION} (ten minutes of two processors, once)");
-        let output = Command::new("mmdebstrap")
-            .args(["--variant=apt", "--include=dpkg-dev,golang-go", "--format=null"])
+        // Some gigabytes, which a tmpfs may not have; and gone with the entry if the build is killed.
+        let build = folder.join("build");
+        fs::create_dir(&build).with_context(|| format!("create {}", build.display()))?;
+        let copy = format!("--customize-hook=sync-out /out '{}'", folder.display());
+        let arguments = [
+            "--variant=apt",
+            "--include=dpkg-dev,golang-go",
+            "--format=null",
             // A hook's words are a shell's; those of the script are not to be.
-            .arg("--customize-hook=printf %s \"$LIGHTER_SCRIPT\" >\"$1/build\"")
-            .arg("--customize-hook=chroot \"$1\" sh /build")
-            .arg(format!("--customize-hook=sync-out /out '{}'", folder.display()))
-            .args([RELEASE, "/dev/null"])
-            .env("LIGHTER_SCRIPT", &script)
-            // Some gigabytes, which a tmpfs may not have.
-            .env("TMPDIR", folder.parent().context("a cache entry without a folder")?)
-            .output()
-            .context("run mmdebstrap")?;
-        ensure!(output.status.success(), "building Kubernetes failed:\n{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+            "--customize-hook=printf %s \"$LIGHTER_SCRIPT\" >\"$1/build\"",
+            "--customize-hook=chroot \"$1\" sh /build",
+            &copy,
+            RELEASE,
+            "/dev/null",
+        ];
+        mmdebstrap::run(&arguments, &[("LIGHTER_SCRIPT", script.as_ref()), ("TMPDIR", build.as_ref())])?;
+        fs::remove_dir(&build).with_context(|| format!("remove {}", build.display()))
     })
 }

@@ -9,6 +9,7 @@ mod processes;
 
 use std::{
     fs,
+    num::NonZero,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -17,10 +18,10 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 use lighter_tests::{
-    Image, Suite, guests,
+    Image, Suite, checkout, documents, guests,
     kubernetes::{Cluster, Namespace},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::processes::{DAEMONS, PODS};
@@ -47,7 +48,18 @@ struct Arguments {
     /// Draw the pods that are ready over time to this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Measure nothing: read the samples of an earlier run's --json
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    from: Option<PathBuf>,
+    /// Put table and plot into docs/
+    #[arg(long)]
+    update: bool,
 }
+
+/// Where the documentation has the table, and the plot.
+const DOCUMENT: &str = "docs/kubernetes.md";
+const PLOT: &str = "docs/pods.svg";
+const MARKS: [&str; 2] = ["<!-- pods: LIGHTER_UPDATE=1 make bench-k8s -->\n", "<!-- /pods -->\n"];
 
 /// What runs in the pods, all of which do nothing.
 #[derive(Clone, Copy)]
@@ -64,9 +76,9 @@ const KINDS: &[Kind] = &[
 ];
 
 /// What came of one kind.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// Seconds since the deployment was told to grow, and how many of its pods were ready.
     pub(crate) ready: Vec<(f64, u64)>,
     /// Proportional set size of all processes of the pods, pause and shims among them, in KiB for each pod.
@@ -86,27 +98,15 @@ impl Figure {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let mut figures = Vec::new();
-    for kind in KINDS {
-        eprintln!("bench-k8s: {} pods of {}", arguments.pods, kind.name);
-        figures.push(measure(&arguments, *kind).with_context(|| format!("measure {}", kind.name))?);
-    }
-    println!(
-        "{} pods of each kind at once, beside {} native ones, containerd of {}\n",
-        arguments.pods, arguments.beside, arguments.suite
-    );
-    println!("| pods | all ready after | memory a pod | pods at rest | kubelet and containerd at rest |");
-    println!("|---|---|---|---|---|");
-    for figure in &figures {
-        println!(
-            "| {} | {:.1} s | {:.2} MiB | {:.1} ‰ of a CPU | {:.0} ‰ of a CPU |",
-            figure.name,
-            figure.all_ready(),
-            figure.memory / 1024.0,
-            figure.pods_at_rest,
-            figure.daemons_at_rest
-        );
-    }
+    let figures = match &arguments.from {
+        Some(path) => {
+            let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            serde_json::from_str(&text).with_context(|| format!("read samples in {}", path.display()))?
+        }
+        None => measure_all(&arguments)?,
+    };
+    let table = table(&arguments, &figures);
+    print!("{table}");
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&figures).context("write JSON")?;
         fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
@@ -114,7 +114,46 @@ fn main() -> Result<()> {
     if let Some(path) = &arguments.svg {
         fs::write(path, plot::svg(&figures, arguments.pods)).with_context(|| format!("write {}", path.display()))?;
     }
+    if arguments.update {
+        let (path, plot) = (checkout().join(DOCUMENT), checkout().join(PLOT));
+        let document = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let (_, document) = documents::replaced(&document, MARKS, &table)?;
+        fs::write(&path, document).with_context(|| format!("write {}", path.display()))?;
+        fs::write(&plot, plot::svg(&figures, arguments.pods)).with_context(|| format!("write {}", plot.display()))?;
+    }
     Ok(())
+}
+
+fn measure_all(arguments: &Arguments) -> Result<Vec<Figure>> {
+    let kinds = KINDS.iter().map(|kind| {
+        eprintln!("bench-k8s: {} pods of {}", arguments.pods, kind.name);
+        measure(arguments, *kind).with_context(|| format!("measure {}", kind.name))
+    });
+    kinds.collect()
+}
+
+/// The figures in Markdown, below a line that says what they are of.
+fn table(arguments: &Arguments, figures: &[Figure]) -> String {
+    let mut text = format!(
+        "{} pods of each kind at once, beside {} native ones; containerd of {}, {} processors:\n\n\
+         | pods | all ready after | memory a pod | pods at rest | kubelet and containerd at rest |\n\
+         |---|---:|---:|---:|---:|\n",
+        arguments.pods,
+        arguments.beside,
+        arguments.suite,
+        thread::available_parallelism().map_or(0, NonZero::get),
+    );
+    for figure in figures {
+        text += &format!(
+            "| {} | {:.1} s | {:.2} MiB | {:.1} ‰ of a CPU | {:.0} ‰ of a CPU |\n",
+            figure.name,
+            figure.all_ready(),
+            figure.memory / 1024.0,
+            figure.pods_at_rest,
+            figure.daemons_at_rest
+        );
+    }
+    text
 }
 
 fn measure(arguments: &Arguments, kind: Kind) -> Result<Figure> {
@@ -136,7 +175,7 @@ fn measure(arguments: &Arguments, kind: Kind) -> Result<Figure> {
     thread::sleep(Duration::from_secs(arguments.rest));
     let milli = |from: Duration, to: Duration| (to.saturating_sub(from)).as_secs_f64() * 1e3 / arguments.rest as f64;
     let figure = Figure {
-        name: kind.name,
+        name: kind.name.to_owned(),
         ready,
         memory: memory as f64 / (arguments.pods - 1).max(1) as f64,
         pods_at_rest: milli(pods, processes::cpu(bed, PODS)?),

@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_line() {
-        let figure = |name| Figure {
-            name,
+        let figure = |name: &str| Figure {
+            name: name.to_owned(),
             ready: vec![(0.0, 1), (2.0, 10)],
             memory: 1024.0,
             pods_at_rest: 0.0,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, env, fs};
 
-use lighter_tests::checkout;
+use lighter_tests::{checkout, documents};
 
 use super::{cases::TABLE, known, target::Target};
 
@@ -45,12 +45,10 @@ fn markdown() -> String {
 fn has_the_table() {
     let path = checkout().join("README.md");
     let readme = fs::read_to_string(&path).expect("README");
-    let [start, end] = MARKS;
-    let (before, rest) = readme.split_once(start).unwrap_or_else(|| panic!("no line {start:?} in README"));
-    let (table, after) = rest.split_once(end).unwrap_or_else(|| panic!("no line {end:?} in README"));
     let expected = markdown();
+    let (table, updated) = documents::replaced(&readme, MARKS, &expected).expect("README's marks");
     if env::var_os("LIGHTER_UPDATE").is_some() {
-        fs::write(path, [before, start, &expected, end, after].concat()).expect("README");
+        fs::write(path, updated).expect("README");
         return;
     }
     assert!(
