@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    num::NonZeroU32,
     path::Path,
 };
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub systemd_cgroup: Option<bool>,
     /// Bytes that the cache may hold for each engine.
     pub cache_size: Option<u64>,
+    /// Compilers that may be at work at once while containers wait for them.
+    pub compilers: Option<NonZeroU32>,
     /// Whether a guest's container may ask to be privileged, which its seal takes away.
     pub allow_privileged: Option<bool>,
 }
@@ -87,6 +90,10 @@ impl Config {
                     config.cache_size = bytes(value);
                     continue;
                 }
+                ("compilers", value) if count(value).is_some() => {
+                    config.compilers = count(value);
+                    continue;
+                }
                 ("allow-privileged", Value::Boolean(yes)) => {
                     config.allow_privileged = Some(*yes);
                     continue;
@@ -94,10 +101,12 @@ impl Config {
                 ("engine", _) => "an engine's name, such as \"wasmtime\"",
                 ("systemd-cgroup" | "SystemdCgroup" | "allow-privileged", _) => "true or false",
                 ("cache-size", _) => "a size, such as \"20GiB\"",
+                ("compilers", _) => "a number from 1 on",
                 _ => {
                     let key = key.chars().take(64).collect::<String>();
                     return Err(refused(format!(
-                        "there is no setting {key:?}; there are engine, systemd-cgroup, cache-size and allow-privileged"
+                        "there is no setting {key:?}; there are engine, systemd-cgroup, cache-size, compilers and \
+                         allow-privileged"
                     )));
                 }
             };
@@ -113,6 +122,10 @@ fn bytes(value: &Value) -> Option<u64> {
         Value::String(text) => quantity::bytes(text).ok(),
         _ => None,
     }
+}
+
+fn count(value: &Value) -> Option<NonZeroU32> {
+    value.as_integer().and_then(|count| u32::try_from(count).ok()).and_then(NonZeroU32::new)
 }
 
 #[cfg(test)]
@@ -131,6 +144,7 @@ mod tests {
             ("SystemdCgroup = false", Config { systemd_cgroup: Some(false), ..default.clone() }),
             ("cache-size = \"20GiB\"", Config { cache_size: Some(20 << 30), ..default.clone() }),
             ("cache-size = 4096", Config { cache_size: Some(4096), ..default.clone() }),
+            ("compilers = 4", Config { compilers: NonZeroU32::new(4), ..default.clone() }),
             ("allow-privileged = true", Config { allow_privileged: Some(true), ..default }),
         ];
         for (text, expected) in table {
@@ -150,6 +164,8 @@ mod tests {
             ("cache-size = 0", "cache-size takes a size"),
             ("cache-size = -1", "cache-size takes a size"),
             ("cache-size = \"much\"", "cache-size takes a size"),
+            ("compilers = 0", "compilers takes a number from 1 on"),
+            ("compilers = \"all\"", "compilers takes a number from 1 on"),
             ("\nengine = wamr", "line 2: "),
             ("engine = \"a\"\nengine = \"b\"", "line 2: "),
             (&long, "more than 65536 bytes"),

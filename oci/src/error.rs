@@ -1,4 +1,4 @@
-use std::{io, path::PathBuf};
+use std::{io, num::NonZeroU32, path::PathBuf, time::Duration};
 
 /// What can be wrong with a bundle, a module or the cache. Each message names the thing and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +122,18 @@ pub enum Error {
         path: PathBuf,
         /// What the kernel says.
         source: io::Error,
+    },
+    /// Others kept all compilers busy.
+    #[error(
+        "waited {} s for one of the {most} compilers that may be at work at once; try again later, have images compiled \
+         before their containers come (lighter compile IMAGE), or set more `compilers` in {}",
+        waited.as_secs(), crate::Config::NODE
+    )]
+    CompilersBusy {
+        /// Compilers.
+        most: NonZeroU32,
+        /// For as long as one may be waited for.
+        waited: Duration,
     },
     /// A blob's length is not what its descriptor says.
     #[error("blob {digest} has {found} bytes instead of {expected}; pull the image again")]

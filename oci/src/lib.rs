@@ -21,7 +21,7 @@ pub mod quantity;
 mod sandbox_spec;
 
 pub use annotations::ANNOTATION_PREFIX;
-pub use cache::{Cache, Entry, Fetch, Key, Layer, Listed, Modules, Tier, Turn, What};
+pub use cache::{Cache, Entry, Fetch, Key, Layer, Listed, Modules, Slot, Tier, Turn, What};
 pub use config::Config;
 pub use engine::{By, Choice, listed};
 pub use error::Error;

@@ -60,6 +60,8 @@ pub struct Plan {
     pub cache: PathBuf,
     /// Bytes that the cache may hold for each engine.
     pub cache_bytes: u64,
+    /// Compilers that may be at work at once while containers wait for them; `None` leaves it to the runner.
+    pub compilers: Option<NonZeroU32>,
 }
 
 /// A terminal.
@@ -143,6 +145,8 @@ pub struct PlanRequest<'a> {
     pub cache: &'a Path,
     /// Bytes that the cache may hold for each engine.
     pub cache_bytes: u64,
+    /// Compilers that may be at work at once, where somebody says it.
+    pub compilers: Option<NonZeroU32>,
     /// Whether a guest's container may ask to be privileged.
     pub allow_privileged: bool,
 }
@@ -309,6 +313,7 @@ impl Plan {
             tethered: false,
             cache: request.cache.to_owned(),
             cache_bytes: request.cache_bytes,
+            compilers: request.compilers,
         };
         plan.set_terminal(None);
         Ok(plan)
@@ -396,6 +401,7 @@ mod tests {
             systemd_cgroup: false,
             cache: Path::new("/cache"),
             cache_bytes: 1,
+            compilers: None,
             allow_privileged: false,
         }
     }

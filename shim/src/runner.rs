@@ -324,6 +324,7 @@ fn plan_request<'a>(id: &'a str, bundle: &'a Path, options: &Config, node: &Conf
         systemd_cgroup: options.systemd_cgroup.or(node.systemd_cgroup).unwrap_or(false),
         cache: Path::new(Cache::NODE),
         cache_bytes: options.cache_size.or(node.cache_size).unwrap_or(Cache::NODE_BYTES),
+        compilers: options.compilers.or(node.compilers),
         allow_privileged: options.allow_privileged.or(node.allow_privileged).unwrap_or(false),
     }
 }

@@ -91,7 +91,7 @@ impl Cache {
                     let lock = path.with_extension("lock");
                     // Who makes it holds the lock. Taking it removes its file too.
                     if !KeyLock::is_held(&lock)? {
-                        let _lock = KeyLock::acquire(lock)?;
+                        let _lock = KeyLock::acquire(&lock)?;
                         remove_entry(&path)?;
                     }
                 }
@@ -228,7 +228,7 @@ mod tests {
         for name in ["dead.tmp", "dead.lock", "alive.baseline.tmp"] {
             fs::write(path(name), "half").unwrap();
         }
-        let _maker = KeyLock::acquire(path("alive.baseline.lock")).unwrap();
+        let _maker = KeyLock::acquire(&path("alive.baseline.lock")).unwrap();
         cache.shrink(u64::MAX).unwrap();
         assert!(!path("dead.tmp").exists() && !path("dead.lock").exists());
         assert!(path("alive.baseline.tmp").exists() && path("alive.baseline.lock").exists());

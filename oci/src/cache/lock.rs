@@ -1,4 +1,4 @@
-//! Locks: one for each key, and one for what nobody waits for.
+//! Locks: one for each key, one for what nobody waits for, and some for what may be done so often at once.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -33,26 +33,41 @@ impl Turn {
     }
 }
 
-/// An exclusive lock that leaves no file behind.
+/// An exclusive lock that leaves no file behind, but where its holder was killed: then the file is there, and nobody's.
+#[derive(Debug)]
 pub(super) struct KeyLock {
     _lock: Flock<File>,
     path: PathBuf,
 }
 
 impl KeyLock {
-    pub(super) fn acquire(path: PathBuf) -> Result<Self, Error> {
-        let failed = |source| Error::Cache { operation: "lock cache entry", path: path.clone(), source };
+    /// Waits for it.
+    pub(super) fn acquire(path: &Path) -> Result<Self, Error> {
         loop {
-            let file =
-                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-            let lock =
-                Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(io::Error::from(errno)))?;
-            // The holder before us removed the file: then others may lock a new one, and ours is worth nothing.
-            let ours = lock.metadata().map_err(failed)?.ino();
-            if fs::metadata(&path).is_ok_and(|named| named.ino() == ours) {
-                return Ok(Self { _lock: lock, path });
+            if let Some(lock) = Self::attempt(path, FlockArg::LockExclusive)? {
+                return Ok(lock);
             }
         }
+    }
+
+    /// Takes it. `None` where somebody has it, or has given it back this very moment.
+    pub(super) fn try_acquire(path: &Path) -> Result<Option<Self>, Error> {
+        Self::attempt(path, FlockArg::LockExclusiveNonblock)
+    }
+
+    fn attempt(path: &Path, how: FlockArg) -> Result<Option<Self>, Error> {
+        let failed = |source| Error::Cache { operation: "lock cache entry", path: path.to_owned(), source };
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+        let lock = match Flock::lock(file, how) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(failed(errno.into())),
+        };
+        // The holder before us removed the file: then others may lock a new one, and ours is worth nothing.
+        let ours = lock.metadata().map_err(failed)?.ino();
+        let named = fs::metadata(path).is_ok_and(|named| named.ino() == ours);
+        Ok(named.then(|| Self { _lock: lock, path: path.to_owned() }))
     }
 
     /// Whether somebody has it. Takes nothing.

@@ -1,9 +1,11 @@
 //! The content-addressed cache of native code.
 //!
 //! `ROOT/ENGINE/SHA256.cwasm`: the folder names the set of engines that can load the code, the file the module it was
-//! made from. `SHA256.baseline.cwasm` is code that was made quickly, for as long as there is no better. An entry is written to a temporary name and renamed, under one lock per key, so that a hundred replicas
-//! compile once and nobody sees half a file. It ends in a footer with the module's digest, its own length and a CRC-32,
-//! which tells a damaged or misplaced entry from a sound one; against people, the folder's ownership is what protects.
+//! made from. `SHA256.baseline.cwasm` is code that was made quickly, for as long as there is no better. An entry is written
+//! to a temporary name and renamed, under one lock per key, so that a hundred replicas compile once and nobody sees half a
+//! file; of different ones, a few are made at once. It ends in a footer with the module's digest, its own length and a
+//! CRC-32, which tells a damaged or misplaced entry from a sound one; against people, the folder's ownership is what
+//! protects.
 
 mod checked;
 mod entry;
@@ -11,9 +13,11 @@ mod folder;
 mod list;
 mod lock;
 mod modules;
+mod slot;
 
 use std::{
     fs::{self, File},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -27,6 +31,7 @@ pub use self::{
     list::{Listed, What},
     lock::Turn,
     modules::{Fetch, Layer, Modules},
+    slot::Slot,
 };
 use crate::Error;
 
@@ -160,6 +165,14 @@ impl Cache {
         Turn::wait_for(self.root.join("background.lock"))
     }
 
+    /// Waits until fewer than `most` compilers are at work for this cache that somebody waits for, whoever started them.
+    ///
+    /// # Errors
+    /// [`Error::CompilersBusy`] where that takes longer than `patience`; a lock's file can't be made.
+    pub fn compiler_slot(&self, most: NonZeroU32, patience: Duration) -> Result<Slot, Error> {
+        Slot::wait_for(&self.root, most, patience)
+    }
+
     /// The folder.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -188,7 +201,7 @@ impl Cache {
         if let Some(entry) = sound_entry(&path, key)? {
             return Ok(entry);
         }
-        let _lock = KeyLock::acquire(folder.join(format!("{}.lock", key.stem())))?;
+        let _lock = KeyLock::acquire(&folder.join(format!("{}.lock", key.stem())))?;
         // Whoever held the lock before may have made it.
         if let Some(entry) = sound_entry(&path, key)? {
             return Ok(entry);

@@ -107,7 +107,7 @@ impl Modules {
                 most: self.max_bytes,
             });
         }
-        let lock = KeyLock::acquire(self.modules.join(format!("{}.lock", layer.digest)))?;
+        let lock = KeyLock::acquire(&self.modules.join(format!("{}.lock", layer.digest)))?;
         if self.get(layer)?.is_some() {
             return Ok(None);
         }

@@ -15,7 +15,8 @@ use lighter_runtime_api::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    Error, background, compile,
+    Error, background,
+    compile::{self, Target},
     create::{Inherited, Stdio, create},
     diagnostics, hooks,
     join::join,
@@ -85,7 +86,7 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
 }
 
 const COMPILE_USAGE: &str = "\
-`compile --cache FOLDER --cache-bytes N [--background] < MODULE`\nfills the cache with the module's code, and prints its \
+`compile --cache FOLDER --cache-bytes N [--compilers N] [--background] < MODULE`\nfills the cache with the module's code, and prints its \
 digest and whether it had to be made, as JSON.";
 
 /// `lighter compile` and the runner itself start this.
@@ -95,15 +96,14 @@ fn run_compile<B: Backend>(backend: &B, options: &[&str]) -> ExitCode {
         let Some(compiler) = &identity.compiler else {
             return Err(Error::Usage("this engine interprets modules: there is nothing to compile"));
         };
-        let (cache, cache_bytes, in_background) =
-            compile_options(options).ok_or(Error::Usage("wrong options of `compile`; see --help"))?;
-        if in_background {
+        let target = compile_options(options).ok_or(Error::Usage("wrong options of `compile`; see --help"))?;
+        if target.in_background {
             background::step_back().map_err(Error::StepBack)?;
         }
         let module = io::stdin().as_fd().try_clone_to_owned();
         let module = module.map_err(|source| Error::ReadModule { path: "standard input".into(), source })?;
         let module = Module::of_file(module.into(), "standard input", None)?;
-        compile::fill(compiler, cache, cache_bytes, module, in_background)
+        compile::fill(compiler, &target, module)
     })();
     match filled {
         Ok((digest, made)) => {
@@ -117,18 +117,21 @@ fn run_compile<B: Backend>(backend: &B, options: &[&str]) -> ExitCode {
     }
 }
 
-/// Folder and size of the cache, and whether nobody waits.
-fn compile_options<'a>(mut options: &'a [&'a str]) -> Option<(&'a Path, u64, bool)> {
-    let (mut cache, mut bytes, mut in_background) = (None, None, false);
+fn compile_options<'a>(mut options: &'a [&'a str]) -> Option<Target<'a>> {
+    let (mut cache, mut bytes, mut compilers, mut in_background) = (None, None, None, false);
     loop {
         options = match options {
-            [] => return Some((cache?, bytes?, in_background)),
+            [] => return Some(Target { cache: cache?, cache_bytes: bytes?, compilers, in_background }),
             ["--cache", folder, rest @ ..] => {
                 cache = Some(Path::new(*folder));
                 rest
             }
             ["--cache-bytes", number, rest @ ..] => {
                 bytes = Some(number.parse().ok()?);
+                rest
+            }
+            ["--compilers", number, rest @ ..] => {
+                compilers = Some(number.parse().ok()?);
                 rest
             }
             ["--background", rest @ ..] => {

@@ -4,22 +4,26 @@
 //! the next start finds.
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     env,
     fs::File,
     io::{self, Seek},
+    num::NonZeroU32,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use lighter_oci::{Cache, Entry, Key, Module, Plan, Tier};
+use lighter_oci::{Cache, Entry, Key, Module, Plan, Slot, Tier};
 use lighter_runtime_api::{Backend, Code, Compiler, Error as EngineError};
 
-use crate::{Error, background};
+use crate::{Error, background, compiler};
 
 /// Bytes of a module from which on its first start does not wait for the optimiser, which takes some 0.4 s for each MB.
 const LARGE: u64 = 1 << 20;
+/// How long a start may wait for a compiler without a word about it.
+const LATE: Duration = Duration::from_secs(1);
 /// Asks a compiler for code that is made quickly.
 pub(crate) const BASELINE: &str = "--baseline";
 
@@ -44,7 +48,8 @@ pub(crate) fn load<B: Backend>(backend: &B, plan: &Plan, mut module: Module) -> 
     let cache = Cache::open(&plan.cache, plan.cache_bytes)?;
     let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
     let key = Key { fingerprint: compiler.fingerprint.clone(), digest, tier: Tier::Optimised };
-    let work = Work { cache: &cache, key, compiler: &compiler, module: &module, copy: OnceCell::new() };
+    let slots = Some(Slots::new(plan.compilers));
+    let work = Work { cache: &cache, key, compiler: &compiler, slots, module: &module, copy: OnceCell::new() };
 
     let mut notes = Vec::new();
     let (mut entry, mut tier) = work.code(&mut notes)?;
@@ -56,25 +61,34 @@ pub(crate) fn load<B: Backend>(backend: &B, plan: &Plan, mut module: Module) -> 
         loaded = backend.load(code(module.kind, &entry)?, &plan.guest);
     }
     let loaded = loaded.map_err(|source| Error::Load { module: module.path.clone(), source })?;
+    notes.extend(work.slots.as_ref().and_then(|slots| slots.note(&work.key.digest)));
     let background = if tier == Tier::Baseline { work.improve(plan, &mut notes)? } else { None };
     Ok(Compiled { loaded, notes, background })
+}
+
+/// The cache that is to be filled, and on what terms.
+pub(crate) struct Target<'a> {
+    /// The folder.
+    pub(crate) cache: &'a Path,
+    /// Bytes that it may hold for each engine.
+    pub(crate) cache_bytes: u64,
+    /// Compilers that may be at work at once; `None` for as many as [`compiler::at_once`] says.
+    pub(crate) compilers: Option<NonZeroU32>,
+    /// Whether nobody waits for it.
+    pub(crate) in_background: bool,
 }
 
 /// Fills the cache with optimised code for a module. Returns its digest, and whether it had to be made.
 ///
 /// In the background it takes its turn, and leaves a module to whoever compiles it already.
-pub(crate) fn fill(
-    compiler: &Compiler,
-    cache: &Path,
-    cache_bytes: u64,
-    mut module: Module,
-    in_background: bool,
-) -> Result<(String, bool), Error> {
+pub(crate) fn fill(compiler: &Compiler, target: &Target<'_>, mut module: Module) -> Result<(String, bool), Error> {
+    let Target { cache, cache_bytes, compilers, in_background } = *target;
     let cache = Cache::open(cache, cache_bytes)?;
     let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
     let key = Key { fingerprint: compiler.fingerprint.clone(), digest: digest.clone(), tier: Tier::Optimised };
     let _turn = if in_background { Some(cache.background_turn()?) } else { None };
-    let work = Work { cache: &cache, key, compiler, module: &module, copy: OnceCell::new() };
+    let slots = (!in_background).then(|| Slots::new(compilers));
+    let work = Work { cache: &cache, key, compiler, slots, module: &module, copy: OnceCell::new() };
     let made = work.make(Tier::Optimised);
     if let Err(error @ Error::Compile { .. }) = &made
         && in_background
@@ -93,8 +107,18 @@ struct Work<'a> {
     /// Of the optimised code.
     key: Key,
     compiler: &'a Compiler,
+    /// What bounds compilers at once; `None` in the background, where one is at work at a time.
+    slots: Option<Slots>,
     module: &'a Module,
     copy: OnceCell<Module>,
+}
+
+/// The bound on compilers that somebody waits for.
+struct Slots {
+    /// How many may be at work at once.
+    most: Option<NonZeroU32>,
+    /// How long it was waited for one.
+    waited: Cell<Duration>,
 }
 
 impl Work<'_> {
@@ -131,7 +155,11 @@ impl Work<'_> {
     }
 
     fn make(&self, tier: Tier) -> Result<Entry, Error> {
-        self.cache.get_or_make(&self.key.of_tier(tier), |output| run(self.compiler, tier, self.copy()?, output))
+        self.cache.get_or_make(&self.key.of_tier(tier), |output| {
+            // Inside of the key's lock: whoever wants the same module waits there, and takes no slot.
+            let _slot = self.slots.as_ref().map(|slots| slots.wait(self.cache)).transpose()?;
+            run(self.compiler, tier, self.copy()?, output)
+        })
     }
 
     /// Has better code made, unless somebody does so already or it failed a short while ago.
@@ -175,6 +203,29 @@ impl Work<'_> {
 fn code(kind: lighter_oci::Kind, entry: &Entry) -> Result<Code, Error> {
     let file = entry.file.try_clone().map_err(|source| Error::ReadModule { path: entry.path.clone(), source })?;
     Ok(Code { kind, file, path: entry.path.clone() })
+}
+
+impl Slots {
+    fn new(most: Option<NonZeroU32>) -> Self {
+        Self { most, waited: Cell::default() }
+    }
+
+    /// Waits for one, as long as a compilation may take.
+    fn wait(&self, cache: &Cache) -> Result<Slot, Error> {
+        let begun = Instant::now();
+        let slot = cache.compiler_slot(self.most.unwrap_or_else(compiler::at_once), compiler::TIME)?;
+        self.waited.set(self.waited.get() + begun.elapsed());
+        Ok(slot)
+    }
+
+    /// For the log, where a start was late for it.
+    fn note(&self, digest: &str) -> Option<String> {
+        let waited = self.waited.get();
+        (waited >= LATE).then(|| {
+            let seconds = waited.as_secs_f64();
+            format!("module sha256:{digest}: its start waited {seconds:.1} s until fewer compilers were at work")
+        })
+    }
 }
 
 /// Runs the compiler: the module on its standard input, code to `output`. It bounds and seals itself.

@@ -7,19 +7,29 @@ use std::{
     env,
     fmt::Display,
     io::{self, IsTerminal},
+    num::{NonZeroU32, NonZeroUsize},
     process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 use lighter_oci::Tier;
 use lighter_runtime_api::COMMIT;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::{
+    prctl::set_pdeathsig,
+    resource::{Resource, setrlimit},
+    signal::Signal,
+    sysinfo::sysinfo,
+};
 
 use crate::compile::BASELINE;
 
 /// Address space that a compilation may take, in bytes.
 const MEMORY: u64 = 6 << 30;
-/// CPU time that a compilation may take, in seconds, over all threads.
-const CPU_SECONDS: u64 = 900;
+/// CPU time that a compilation may take, over all threads.
+pub(crate) const TIME: Duration = Duration::from_secs(900);
+/// Compilers at once that every machine has: with one alone, a large module would hold up all the small ones.
+const FEWEST: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
 /// What a compiler says of itself.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +74,35 @@ pub fn main<E: Display>(about: About<'_>, compile: impl FnOnce(Tier) -> Result<(
     ExitCode::FAILURE
 }
 
+/// How many compilers may be at work at once where nobody says it: one for each of the machine's CPUs, but no more than its
+/// memory holds if each takes all that it may.
+pub(crate) fn at_once() -> NonZeroU32 {
+    // A machine that doesn't say what it has gets the fewest.
+    let cpus = thread::available_parallelism().map_or(0, NonZeroUsize::get);
+    fitting(cpus as u64, sysinfo().map_or(0, |machine| machine.ram_total()))
+}
+
+fn fitting(cpus: u64, memory: u64) -> NonZeroU32 {
+    let most = u32::try_from(cpus.min(memory / MEMORY)).unwrap_or(u32::MAX);
+    NonZeroU32::new(most).map_or(FEWEST, |most| most.max(FEWEST))
+}
+
 fn bound() -> nix::Result<()> {
+    // Without the runner that started it, nobody takes its code, and it would work beside those that are counted.
+    set_pdeathsig(Signal::SIGKILL)?;
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY)?;
-    setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS)
+    setrlimit(Resource::RLIMIT_CPU, TIME.as_secs(), TIME.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_as_cpus_and_memory_have_room_for() {
+        for (cpus, gibibytes, expected) in [(0, 0, 2), (1, 1, 2), (4, 16, 2), (4, 32, 4), (64, 256, 42), (8, 1024, 8)] {
+            assert_eq!(fitting(cpus, gibibytes << 30).get(), expected, "{cpus} CPUs, {gibibytes} GiB");
+        }
+        assert!(at_once() >= FEWEST);
+    }
 }

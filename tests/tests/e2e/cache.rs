@@ -9,7 +9,10 @@ use std::{
 
 use lighter_tests::{Bed, ENTRYPOINT, Image, Output, PLATFORM, RUNTIME, Suite, guests, on_every_suite};
 
-use crate::case::{Client, ctr_run};
+use crate::{
+    case::{Client, ctr_run},
+    crash::kill_daemon,
+};
 
 on_every_suite! {
     a_second_start_compiles_nothing,
@@ -18,6 +21,8 @@ on_every_suite! {
     an_entry_of_another_module_does_not_run,
     a_folder_that_others_can_write_is_refused,
     the_compiler_is_outside_of_the_pods_limits,
+    many_modules_compile_a_few_at_a_time,
+    who_waits_for_a_compiler_can_be_killed,
 }
 
 const CACHE: &str = "/var/lib/lighter/cache";
@@ -161,4 +166,83 @@ fn the_compiler_is_outside_of_the_pods_limits(suite: Suite) {
     assert_eq!(calls(&bed), 1);
     let cgroups = fs::read_to_string(bed.path("/run/watched/cgroup")).expect("the compiler's cgroups");
     assert!(!cgroups.contains("docker"), "{cgroups}");
+}
+
+/// As when a node gets pods of many images that it has never seen.
+fn many_modules_compile_a_few_at_a_time(suite: Suite) {
+    let bed = Bed::fresh(suite);
+    // Notes when a compiler begins and ends, but for those by the idle policy, which nobody waits for.
+    bed.sh("mkdir -p /run/watched /etc/lighter
+         echo 'compilers = 2' >/etc/lighter/config.toml
+         cp -a /usr/local/bin/lighter-compile /run/watched/lighter-compile
+         cat >/run/watched/wrapper <<'END'
+#!/bin/sh
+[ \"$(cut -d ' ' -f 41 /proc/$$/stat)\" = 5 ] && exec /run/watched/lighter-compile \"$@\"
+echo begins >>/run/watched/calls
+sleep 0.2
+/run/watched/lighter-compile \"$@\"
+code=$?
+echo ends >>/run/watched/calls
+exit $code
+END
+         chmod +x /run/watched/wrapper
+         mount --bind /run/watched/wrapper /usr/local/bin/lighter-compile")
+        .run()
+        .ok();
+    // Half of them are small, half so large that they start on baseline code.
+    let images: Vec<Image> = (0..12)
+        .map(|number: usize| {
+            let module = guests::padded(guests::p1("hello"), number + ((number % 2) << 20));
+            Image::wasm(&format!("docker.io/library/module-{number}:latest"), module)
+        })
+        .collect();
+    images.iter().for_each(|image| bed.import(image));
+    thread::scope(|scope| {
+        for (number, image) in images.iter().enumerate() {
+            let bed = &bed;
+            scope.spawn(move || {
+                let id = format!("module-{number}");
+                let run = ["run", "--rm", "--runtime", RUNTIME, "--platform", PLATFORM, image.name(), &id, ENTRYPOINT];
+                assert_eq!(bed.ctr(&run).run().ok().stdout, "hello from wasm\n");
+            });
+        }
+    });
+    let calls = fs::read_to_string(bed.path("/run/watched/calls")).expect("calls of the compiler");
+    let at_work = calls.lines().scan(0_usize, |now, line| {
+        *now = if line == "begins" { *now + 1 } else { *now - 1 };
+        Some(*now)
+    });
+    assert_eq!(at_work.max(), Some(2), "{calls}");
+    assert_eq!(calls.lines().count(), 2 * images.len(), "{calls}");
+    bed.assert_clean();
+    let left: Vec<_> =
+        fs::read_dir(bed.path(CACHE)).expect("the cache").flatten().map(|item| item.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("compiler")), "{left:?}");
+}
+
+fn who_waits_for_a_compiler_can_be_killed(suite: Suite) {
+    let bed = Bed::fresh(suite);
+    bed.sh("mkdir -p /etc/lighter; echo 'compilers = 1' >/etc/lighter/config.toml").run().ok();
+    let image = |name: &str, module| Image::wasm(&format!("docker.io/library/{name}:latest"), module);
+    let images = [image("busy", guests::javascript("greet")), image("waiting", guests::p1("hello"))];
+    images.iter().for_each(|image| bed.import(image));
+    let run = |image: &Image, id: &str| {
+        let run = ["run", "--rm", "--runtime", RUNTIME, "--platform", PLATFORM, image.name(), id, ENTRYPOINT];
+        bed.ctr(&run)
+    };
+    let busy = run(&images[0], "busy").spawn();
+    // Stopped, it is busy until it is killed.
+    bed.sh("timeout 60 sh -c 'until pkill -STOP --exact lighter-compile; do :; done'").run().ok();
+    let waiting = run(&images[1], "waiting").spawn();
+    let both = "[ $(pgrep --full \"[l]ighter-wasmtime create\" | wc -l) = 2 ]";
+    bed.sh(&format!("timeout 60 sh -c 'until {both}; do sleep 0.05; done'; sleep 0.5")).run().ok();
+    assert_eq!(bed.sh("pgrep --exact lighter-compile | wc -l").run().ok().stdout.trim(), "1");
+    assert!(!waiting.is_over() && !busy.is_over());
+    for (id, running) in [("waiting", waiting), ("busy", busy)] {
+        kill_daemon(&bed, id);
+        assert_ne!(running.wait().status, 0, "{id}");
+        bed.ctr(&["containers", "rm", id]).run();
+    }
+    bed.assert_clean();
+    assert_eq!(run(&images[1], "after").run().ok().stdout, "hello from wasm\n");
 }

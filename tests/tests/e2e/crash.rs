@@ -12,7 +12,8 @@ on_every_suite! {
     of_containerd_and_the_daemon,
 }
 
-fn kill_daemon(bed: &Bed, id: &str) {
+/// Kills the daemon of a container that is alone in it.
+pub(crate) fn kill_daemon(bed: &Bed, id: &str) {
     // The brackets keep the pattern from matching the command line that it is in.
     bed.sh(&format!("pkill -KILL --full '[c]ontainerd-shim-lighter-v1.* -id {id}'")).run().ok();
 }

@@ -120,8 +120,13 @@ fn image_pull(facts: &Facts) -> Finding {
 fn handler<'a>(config: &'a Table, plugin_name: &str) -> Option<&'a str> {
     let runtimes = plugin(config, plugin_name)?.get("containerd")?.get("runtimes")?.as_table()?;
     let ours = |runtime: &Value| {
-        let name = runtime.get("runtime_type").and_then(Value::as_str).unwrap_or_default();
-        RUNTIME_TYPES.contains(&name) || Path::new(name).file_name().is_some_and(|name| name == super::containerd::SHIM)
+        let text = |key| runtime.get(key).and_then(Value::as_str).unwrap_or_default();
+        let is_shim = |path: &str| Path::new(path).file_name().is_some_and(|name| name == super::containerd::SHIM);
+        // Whatever the type, a path is what runs: `lighter-node` writes both.
+        match text("runtime_path") {
+            "" => RUNTIME_TYPES.contains(&text("runtime_type")) || is_shim(text("runtime_type")),
+            path => is_shim(path),
+        }
     };
     runtimes.iter().find(|(_, runtime)| ours(runtime)).map(|(name, _)| name.as_str())
 }
@@ -196,6 +201,13 @@ mod tests {
             (4, RUNTIME_PLUGIN, "io.containerd.lighter.v1", Status::Ok),
             (3, RUNTIME_PLUGIN, "/opt/bin/containerd-shim-lighter-v1", Status::Ok),
             (3, RUNTIME_PLUGIN, "io.containerd.runc.v2", Status::Warning),
+            (
+                3,
+                RUNTIME_PLUGIN,
+                "io.containerd.runc.v2\"\nruntime_path = \"/opt/lighter/bin/containerd-shim-lighter-v1",
+                Status::Ok,
+            ),
+            (3, RUNTIME_PLUGIN, "io.containerd.lighter.v1\"\nruntime_path = \"/bin/other", Status::Warning),
             (3, OLD_PLUGIN, "io.containerd.lighter.v1", Status::Warning),
             (2, RUNTIME_PLUGIN, "io.containerd.lighter.v1", Status::Warning),
         ];

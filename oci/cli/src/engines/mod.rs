@@ -5,6 +5,8 @@
 mod about;
 mod installed;
 
+use std::num::NonZeroU32;
+
 use anyhow::{Context, Result};
 use lighter_oci::{By, Cache, Choice, Config, Program};
 
@@ -28,11 +30,11 @@ pub(crate) fn choose(flag: Option<&str>, annotation: Option<&str>) -> Result<Cho
     Ok(Choice::new(wishes, ENGINES)?)
 }
 
-/// Bytes that the cache may hold for each engine.
+/// Bytes that the cache may hold for each engine, and how many compilers may fill it at once, where somebody says it.
 ///
 /// # Errors
 /// The node's configuration is not valid.
-pub(crate) fn cache_bytes() -> Result<u64> {
+pub(crate) fn cache_bounds() -> Result<(u64, Option<NonZeroU32>)> {
     let node = Config::of_node().context("find the size of the cache")?;
-    Ok(node.cache_size.unwrap_or(Cache::NODE_BYTES))
+    Ok((node.cache_size.unwrap_or(Cache::NODE_BYTES), node.compilers))
 }

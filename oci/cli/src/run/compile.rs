@@ -50,8 +50,12 @@ async fn module(folder: &RunFolder, target: &Target, output: &Output) -> Result<
 }
 
 async fn fill(runner: &Path, module: File) -> Result<Vec<u8>> {
+    let (bytes, compilers) = engines::cache_bounds()?;
+    let compilers = compilers.map(|most| ["--compilers".to_owned(), most.to_string()]);
     let compiled = Command::new(runner)
-        .args(["compile", "--cache-bytes", &engines::cache_bytes()?.to_string(), "--cache"])
+        .arg("compile")
+        .args(compilers.iter().flatten())
+        .args(["--cache-bytes", &bytes.to_string(), "--cache"])
         .arg(cache_folder()?)
         .env_clear()
         .current_dir("/")

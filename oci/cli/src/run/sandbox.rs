@@ -49,7 +49,7 @@ impl Sandbox {
     /// The plan of a guest that ends with this process.
     pub(crate) fn plan(self, folder: &RunFolder, module: Source) -> Result<Plan> {
         let spec = self.spec(folder)?;
-        let cache_bytes = engines::cache_bytes()?;
+        let (cache_bytes, compilers) = engines::cache_bounds()?;
         let cache = cache_folder()?;
         let request = PlanRequest {
             otherwise: None,
@@ -60,6 +60,7 @@ impl Sandbox {
             systemd_cgroup: false,
             cache: &cache,
             cache_bytes,
+            compilers,
             allow_privileged: false,
         };
         let mut plan = Plan::new(spec, &request)?;

@@ -21,6 +21,7 @@ pub(crate) struct Assumptions {
     pub(crate) relist_seconds: f64,
     pub(crate) parallel_pulls: usize,
     pub(crate) unpack_megabytes_per_second: f64,
+    pub(crate) compilers: usize,
     pub(crate) memory_gibibytes: f64,
     pub(crate) request_mebibytes: f64,
     pub(crate) overhead_mebibytes: f64,

@@ -1,10 +1,11 @@
 //! What compilations take: `lighter-compile`, as the runner starts it, on guests of the tests.
 
 use std::{
-    env,
     fs::{self, File},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +13,7 @@ use lighter_tests::guests;
 use nix::{
     sys::{
         resource::{UsageWho, getrusage},
-        wait::{Id, WaitPidFlag, waitid},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
     unistd::Pid,
 };
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 /// Each compilation is measured so often; the least counts, which others disturbed least.
 const ROUNDS: usize = 2;
+/// Between two looks at a compiler's memory.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Of one module, in each of its two tiers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,77 +48,70 @@ pub(crate) struct Effort {
 /// Measures all of them.
 pub(crate) fn measure(compiler: &Path) -> Result<Vec<Compilation>> {
     let folder = tempfile::tempdir().context("make a folder")?;
+    let path = folder.path().join("guest.wasm");
+    let least = |tier: Option<&str>| -> Result<Effort> {
+        let efforts: Result<Vec<_>> = (0..ROUNDS).map(|_| compile(compiler, &path, tier)).collect();
+        efforts?.into_iter().min_by(|a, b| a.cpu_seconds.total_cmp(&b.cpu_seconds)).context("no round")
+    };
     let modules = [
         ("a hello in Rust", guests::p1("hello")),
         ("a hello in Go", guests::go("greet")),
         ("a hello in JavaScript, a component", guests::javascript("greet")),
         ("Ruby with its library", fs::read(guests::big()).context("read the large module")?),
     ];
-    let mut compilations = Vec::new();
-    for (name, bytes) in modules {
-        let path = folder.path().join("guest.wasm");
-        fs::write(&path, &bytes).with_context(|| format!("write {}", path.display()))?;
-        compilations.push(Compilation {
-            module: name.to_owned(),
-            bytes: bytes.len() as u64,
-            baseline: least(compiler, &path, true)?,
-            optimised: least(compiler, &path, false)?,
-        });
-    }
-    Ok(compilations)
+    let compilations = modules.into_iter().map(|(name, module)| {
+        fs::write(&path, &module).with_context(|| format!("write {}", path.display()))?;
+        let (baseline, optimised) = (least(Some("--baseline"))?, least(None)?);
+        Ok(Compilation { module: name.to_owned(), bytes: module.len() as u64, baseline, optimised })
+    });
+    compilations.collect()
 }
 
-fn least(compiler: &Path, module: &Path, baseline: bool) -> Result<Effort> {
-    let own = env::current_exe().context("find own executable")?;
-    let mut efforts: Vec<Effort> = Vec::new();
-    for _ in 0..ROUNDS {
-        // The kernel tells the peak of all children only: so each is the only child of a process.
-        let output = Command::new(&own)
-            .arg("compile")
-            .args(baseline.then_some("--baseline"))
-            .args([compiler, module])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("run this program")?;
-        ensure!(output.status.success(), "compile {}: {}", module.display(), output.status);
-        efforts.push(serde_json::from_slice(&output.stdout).context("decode what was measured")?);
-    }
-    efforts.into_iter().min_by(|a, b| a.cpu_seconds.total_cmp(&b.cpu_seconds)).context("no round")
-}
-
-/// The other end: compiles once, and prints what that took.
-pub(crate) fn once(compiler: &Path, module: &Path, baseline: bool) -> Result<()> {
+fn compile(compiler: &Path, module: &Path, tier: Option<&str>) -> Result<Effort> {
     let input = File::open(module).with_context(|| format!("open {}", module.display()))?;
     let output = tempfile::tempfile().context("make a file")?;
+    let before = children()?;
     let mut child = Command::new(compiler)
-        .args(baseline.then_some("--baseline"))
+        .args(tier)
         .env_clear()
         .stdin(input)
         .stdout(output.try_clone().context("share a file")?)
         .spawn()
         .with_context(|| format!("run {}", compiler.display()))?;
     let pid = Pid::from_raw(child.id().try_into().context("pid")?);
-    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).context("wait for the compiler")?;
-    let serial_seconds = main_thread(pid)?;
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    let mut kibibytes: f64 = 0.0;
+    while waitid(Id::Pid(pid), ended).context("wait for the compiler")? == WaitStatus::StillAlive {
+        // Of a process that has ended since, there is no such line.
+        let status = read(pid, "status")?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        kibibytes = peak.map_or(Ok(kibibytes), str::parse).context("VmHWM")?;
+        thread::sleep(LOOK);
+    }
+    // Nanoseconds of the main thread, which are there until somebody has waited for the process. Source: the kernel's
+    // Documentation/scheduler/sched-stats.rst.
+    let serial = read(pid, "schedstat")?;
+    let serial: f64 = serial.split(' ').next().unwrap_or_default().parse().context("schedstat")?;
     let status = child.wait().context("wait for the compiler")?;
     ensure!(status.success(), "{} ended with {status}", compiler.display());
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?;
-    let cpu = [usage.user_time(), usage.system_time()];
-    let effort = Effort {
-        cpu_seconds: cpu.iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum(),
-        serial_seconds,
-        mebibytes: usage.max_rss() as f64 / 1024.0,
+    Ok(Effort {
+        cpu_seconds: children()? - before,
+        serial_seconds: serial / 1e9,
+        mebibytes: kibibytes / 1024.0,
         code_bytes: output.metadata().context("look at the code")?.len(),
-    };
-    println!("{}", serde_json::to_string(&effort).context("encode what was measured")?);
-    Ok(())
+    })
 }
 
-/// CPU seconds of a process's main thread; of one that has ended, until somebody has waited for it. Source: the kernel's
-/// `Documentation/scheduler/sched-stats.rst`, `/proc/PID/schedstat`.
-fn main_thread(pid: Pid) -> Result<f64> {
-    let path = format!("/proc/{pid}/schedstat");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let nanoseconds: Option<u64> = text.split(' ').next().and_then(|number| number.parse().ok());
-    Ok(nanoseconds.with_context(|| format!("no number in {path}"))? as f64 / 1e9)
+/// CPU seconds of all children that have ended.
+fn children() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?;
+    Ok([usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
+        .sum())
+}
+
+fn read(pid: Pid, name: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/{name}");
+    fs::read_to_string(&path).with_context(|| format!("read {path}"))
 }

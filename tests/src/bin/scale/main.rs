@@ -4,7 +4,6 @@
 //! (`assumptions.toml`); `docs/scale.md` says what comes out. Knows no daemon and starts none.
 
 mod assumptions;
-mod burst;
 mod chance;
 mod cluster;
 mod compiler;
@@ -14,6 +13,7 @@ mod network;
 mod plot;
 mod processor;
 mod scenario;
+mod simulation;
 mod validation;
 
 use std::{
@@ -22,7 +22,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use lighter_tests::checkout;
 use serde_json::json;
 
@@ -33,12 +33,11 @@ use crate::{assumptions::Assumptions, figures::Figures};
 #[command(
     name = "scale",
     version,
-    args_conflicts_with_subcommands = true,
     after_help = "Examples:
   scale                                             the figures that are kept, as docs/scale.md shows them
   scale --bench target/bench.json                   those of a bench of your own
   scale --assume cores=16 --assume pods-per-node=50 another cluster
-  scale --json scale.json --svg scale.svg           every row, and the plot
+  scale --json scale.json                           every row
 
 The same figures, assumptions and seed give the same tables."
 )]
@@ -55,33 +54,13 @@ struct Arguments {
     /// Write figures, assumptions and all rows there as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the plot there
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
     /// Keep the figures, and bring docs/scale.md up to date
     #[arg(long, conflicts_with = "assume")]
     update: bool,
-    #[command(subcommand)]
-    action: Option<Action>,
-}
-
-#[derive(Subcommand)]
-enum Action {
-    /// Compile once, and tell what it took as JSON. How `scale` measures.
-    #[command(hide = true)]
-    Compile {
-        #[arg(long)]
-        baseline: bool,
-        compiler: PathBuf,
-        module: PathBuf,
-    },
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Action::Compile { baseline, compiler, module }) = &arguments.action {
-        return compiler::once(compiler, module, *baseline);
-    }
     let assumptions = Assumptions::with(&arguments.assume)?;
     let mut figures = Figures::kept()?;
     if let Some(path) = &arguments.bench {
@@ -94,25 +73,22 @@ fn main() -> Result<()> {
     }
     let rows = scenario::run(&figures, &assumptions)?;
     let tables = document::tables(&figures, &assumptions, &rows)?;
-    for (_, table) in &tables {
-        println!("{table}");
-    }
+    tables.iter().for_each(|(_, table)| println!("{table}"));
     if let Some(path) = &arguments.json {
-        let report = json!({ "figures": figures, "assumptions": assumptions, "rows": rows });
-        write(path, &(serde_json::to_string_pretty(&report).context("encode the report")? + "\n"))?;
-    }
-    if let Some(path) = &arguments.svg {
-        write(path, &document::svg(&rows))?;
+        write_json(path, &json!({ "figures": figures, "assumptions": assumptions, "rows": rows }))?;
     }
     if arguments.update {
-        let kept = serde_json::to_string_pretty(&figures).context("encode the figures")? + "\n";
-        write(&checkout().join("tests/src/bin/scale/figures.json"), &kept)?;
+        write_json(&checkout().join("tests/src/bin/scale/figures.json"), &figures)?;
         let path = checkout().join("docs/scale.md");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         write(&path, &document::fill(text, &tables)?)?;
         write(&path.with_extension("svg"), &document::svg(&rows))?;
     }
     Ok(())
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    write(path, &(serde_json::to_string_pretty(value).context("encode")? + "\n"))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::assumptions::Assumptions;
+use crate::{assumptions::Assumptions, simulation::Process};
 
 /// Bytes below which a blob has arrived: times are whole nanoseconds.
 const ARRIVED: f64 = 64.0;
@@ -18,25 +18,19 @@ pub(crate) enum Distribution {
     Peers,
 }
 
-/// A blob and the node it is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A blob, the node it is for, and who waits for it there.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Pull {
     pub(crate) node: usize,
     pub(crate) blob: usize,
-}
-
-/// What sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    /// The registry, or the mirror.
-    Hub,
-    Node(usize),
+    pub(crate) process: Process,
 }
 
 #[derive(Debug)]
 struct Flow {
     pull: Pull,
-    source: Source,
+    /// The node that sends it; `None` of the hub, which is the registry or the mirror.
+    peer: Option<usize>,
     left: f64,
 }
 
@@ -49,8 +43,8 @@ struct Blob {
     free: VecDeque<usize>,
     /// How often the registry may still send it to peers.
     seeds: usize,
-    /// Nodes that wait for a peer.
-    waiting: VecDeque<usize>,
+    /// For a peer.
+    waiting: VecDeque<Pull>,
 }
 
 /// All links, in bytes a second. A link is shared evenly by its flows; what one of them can't use because its other end
@@ -64,7 +58,7 @@ pub(crate) struct Network {
     uploads: usize,
     blobs: Vec<Blob>,
     flows: Vec<Flow>,
-    hub_flows: usize,
+    hub_sends: usize,
     /// Of each node.
     sends: Vec<usize>,
     receives: Vec<usize>,
@@ -94,7 +88,7 @@ impl Network {
             uploads: assumptions.peer_uploads,
             blobs: bytes.iter().map(blob).collect(),
             flows: Vec::new(),
-            hub_flows: 0,
+            hub_sends: 0,
             sends: vec![0; nodes],
             receives: vec![0; nodes],
             mirror_free: 0.0,
@@ -108,7 +102,7 @@ impl Network {
         self.advance(now);
         let blob = &mut self.blobs[pull.blob];
         match self.distribution {
-            Distribution::Registry => self.send(pull, Source::Hub),
+            Distribution::Registry => self.send(pull, None),
             Distribution::Mirror => {
                 let mirrored = *blob.mirrored.get_or_insert_with(|| {
                     self.mirror_free = self.mirror_free.max(now) + blob.bytes / self.registry;
@@ -118,10 +112,10 @@ impl Network {
                 if mirrored > now {
                     return Some(mirrored);
                 }
-                self.send(pull, Source::Hub);
+                self.send(pull, None);
             }
             Distribution::Peers => {
-                blob.waiting.push_back(pull.node);
+                blob.waiting.push_back(pull);
                 self.serve(pull.blob);
             }
         }
@@ -132,15 +126,10 @@ impl Network {
     pub(crate) fn arrived(&mut self, now: f64) -> Vec<Pull> {
         self.advance(now);
         let arrived: Vec<Flow> = self.flows.extract_if(.., |flow| flow.left <= ARRIVED).collect();
-        for Flow { pull, source, .. } in &arrived {
+        for Flow { pull, peer, .. } in &arrived {
             self.receives[pull.node] -= 1;
-            match *source {
-                Source::Hub => self.hub_flows -= 1,
-                Source::Node(node) => {
-                    self.sends[node] -= 1;
-                    self.blobs[pull.blob].free.push_back(node);
-                }
-            }
+            *self.sends_of(*peer) -= 1;
+            self.blobs[pull.blob].free.extend(peer);
             if self.distribution == Distribution::Peers {
                 self.blobs[pull.blob].free.extend([pull.node].repeat(self.uploads));
                 self.serve(pull.blob);
@@ -155,39 +144,36 @@ impl Network {
     }
 
     fn serve(&mut self, number: usize) {
-        let blob = &mut self.blobs[number];
-        let mut served = Vec::new();
-        while !blob.waiting.is_empty() {
-            let source = match blob.free.pop_front() {
-                Some(node) => Source::Node(node),
-                None if blob.seeds > 0 => {
-                    blob.seeds -= 1;
-                    Source::Hub
-                }
-                None => break,
-            };
-            served.extend(blob.waiting.pop_front().map(|node| (Pull { node, blob: number }, source)));
+        while let blob = &mut self.blobs[number]
+            && blob.free.len() + blob.seeds > 0
+            && let Some(pull) = blob.waiting.pop_front()
+        {
+            let peer = blob.free.pop_front();
+            if peer.is_none() {
+                blob.seeds -= 1;
+            }
+            self.send(pull, peer);
         }
-        served.into_iter().for_each(|(pull, source)| self.send(pull, source));
     }
 
-    fn send(&mut self, pull: Pull, source: Source) {
+    fn send(&mut self, pull: Pull, peer: Option<usize>) {
         let left = self.blobs[pull.blob].bytes;
         self.receives[pull.node] += 1;
-        match source {
-            Source::Hub => self.hub_flows += 1,
-            Source::Node(node) => self.sends[node] += 1,
-        }
-        if source == Source::Hub && self.distribution != Distribution::Mirror {
+        *self.sends_of(peer) += 1;
+        if peer.is_none() && self.distribution != Distribution::Mirror {
             self.registry_bytes += left;
         }
-        self.flows.push(Flow { pull, source, left });
+        self.flows.push(Flow { pull, peer, left });
+    }
+
+    fn sends_of(&mut self, peer: Option<usize>) -> &mut usize {
+        peer.map_or(&mut self.hub_sends, |node| &mut self.sends[node])
     }
 
     fn rate(&self, flow: &Flow) -> f64 {
-        let sender = match flow.source {
-            Source::Hub => self.hub / self.hub_flows as f64,
-            Source::Node(node) => self.node / self.sends[node] as f64,
+        let sender = match flow.peer {
+            None => self.hub / self.hub_sends as f64,
+            Some(node) => self.node / self.sends[node] as f64,
         };
         sender.min(self.node / self.receives[flow.pull.node] as f64)
     }
@@ -212,7 +198,7 @@ mod tests {
         let given = ["node-gigabits=8", "registry-gigabits=16", "mirror-gigabits=16", "peer-uploads=1", "peer-seeds=1"];
         let assumptions = Assumptions::with(&given.map(str::to_owned)).expect("assumptions");
         let mut network = Network::new(&assumptions, distribution, nodes, &[1e9]);
-        let mut later: Vec<(f64, Pull)> = (0..nodes).map(|node| (0.0, Pull { node, blob: 0 })).collect();
+        let mut later: Vec<(f64, Pull)> = (0..nodes).map(|node| (0.0, Pull { node, blob: 0, process: node })).collect();
         let mut times = Vec::new();
         loop {
             let asked = later.iter().map(|(at, _)| *at).min_by(f64::total_cmp);

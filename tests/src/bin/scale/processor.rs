@@ -22,8 +22,6 @@ pub(crate) struct Processor<T> {
     running: Vec<Running<T>>,
     /// When the work left was last brought up to date.
     at: f64,
-    /// CPU time that was spent.
-    pub(crate) spent: f64,
 }
 
 #[derive(Debug)]
@@ -36,7 +34,7 @@ struct Running<T> {
 
 impl<T> Processor<T> {
     pub(crate) fn new(cores: usize) -> Self {
-        Self { cores: cores as f64, running: Vec::new(), at: 0.0, spent: 0.0 }
+        Self { cores: cores as f64, running: Vec::new(), at: 0.0 }
     }
 
     pub(crate) fn add(&mut self, now: f64, what: T, work: Work) {
@@ -62,9 +60,7 @@ impl<T> Processor<T> {
 
     fn advance(&mut self, now: f64) {
         for running in &mut self.running {
-            let spent = running.rate * (now - self.at);
-            running.work.seconds -= spent;
-            self.spent += spent;
+            running.work.seconds -= running.rate * (now - self.at);
         }
         self.at = now;
     }

@@ -5,11 +5,9 @@ use serde::Serialize;
 
 use crate::{
     assumptions::Assumptions,
-    burst::{Burst, Code, Compile, Outcome, Starting},
-    cluster,
-    compiler::Effort,
-    figures::{Figures, Tasks},
-    network::Distribution,
+    cluster::{self, Burst, Code, Outcome},
+    figures::Figures,
+    network::Distribution::{self, Mirror, Peers, Registry},
 };
 
 /// Sizes of a cluster.
@@ -27,7 +25,7 @@ pub(crate) enum Load {
 
 /// How a node comes by what it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
+pub(crate) enum Start {
     Warm,
     Optimiser,
     Baseline,
@@ -35,72 +33,32 @@ enum Start {
     Runc,
 }
 
-/// One row of the tables.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
-    pub(crate) name: &'static str,
-    start: Start,
-    distribution: Distribution,
-}
-
-const fn way(name: &'static str, start: Start, distribution: Distribution) -> Way {
-    Way { name, start, distribution }
-}
-
-/// What Lighter does; what it would do with what is design only; what it would do without what it does; and runc.
-pub(crate) const WAYS: [Way; 10] = [
-    way("all there already", Start::Warm, Distribution::Registry),
-    way("optimiser only", Start::Optimiser, Distribution::Registry),
-    way("**baseline first**", Start::Baseline, Distribution::Registry),
-    way("**baseline first**, mirror", Start::Baseline, Distribution::Mirror),
-    way("**baseline first**, peers", Start::Baseline, Distribution::Peers),
-    way("*code as well*", Start::Code, Distribution::Registry),
-    way("*code as well*, mirror", Start::Code, Distribution::Mirror),
-    way("*code as well*, peers", Start::Code, Distribution::Peers),
-    way("runc", Start::Runc, Distribution::Registry),
-    way("runc, peers", Start::Runc, Distribution::Peers),
+/// The rows of the tables: what Lighter does, what it would do with what is design only, what it would do without what it
+/// does, and runc.
+pub(crate) const WAYS: [(&str, Start, Distribution); 10] = [
+    ("all there already", Start::Warm, Registry),
+    ("optimiser only", Start::Optimiser, Registry),
+    ("**baseline first**", Start::Baseline, Registry),
+    ("**baseline first**, mirror", Start::Baseline, Mirror),
+    ("**baseline first**, peers", Start::Baseline, Peers),
+    ("*code as well*", Start::Code, Registry),
+    ("*code as well*, mirror", Start::Code, Mirror),
+    ("*code as well*, peers", Start::Code, Peers),
+    ("runc", Start::Runc, Registry),
+    ("runc, peers", Start::Runc, Peers),
 ];
 
-/// One simulation's, in seconds, bytes and counts.
+/// One simulation's, in seconds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) load: Load,
     pub(crate) way: &'static str,
     pub(crate) nodes: usize,
-    pub(crate) pods: usize,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) last: f64,
-    pub(crate) registry_bytes: f64,
-    pub(crate) compile_cpu_seconds: f64,
-    /// When all code was optimised.
-    pub(crate) optimised_after: f64,
-    pub(crate) api_writes: u64,
-    /// Of all pods, for the plot.
-    #[serde(skip)]
-    pub(crate) ready: Vec<f64>,
-}
-
-impl Row {
-    fn of(load: Load, way: &Way, nodes: usize, outcome: Outcome) -> Self {
-        let Outcome { ready, registry_bytes, compiling, settled, writes } = outcome;
-        let of = |hundredths: usize| ready.get((ready.len() * hundredths).div_ceil(100).saturating_sub(1));
-        let of = |hundredths| of(hundredths).copied().unwrap_or_default();
-        Self {
-            load,
-            way: way.name,
-            nodes,
-            pods: ready.len(),
-            p50: of(50),
-            p99: of(99),
-            last: of(100),
-            registry_bytes,
-            compile_cpu_seconds: compiling,
-            optimised_after: settled,
-            api_writes: writes,
-            ready,
-        }
-    }
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
 }
 
 /// Simulates all of them.
@@ -108,44 +66,35 @@ pub(crate) fn run(figures: &Figures, assumptions: &Assumptions) -> Result<Vec<Ro
     let mut rows = Vec::new();
     for load in [Load::OneLarge, Load::Many] {
         for nodes in NODES {
-            for way in &WAYS {
-                let burst = burst(figures, assumptions, load, way, nodes)?;
-                rows.push(Row::of(load, way, nodes, cluster::run(assumptions, &burst)));
+            for (way, start, distribution) in WAYS {
+                let burst = Burst { nodes, distribution, ..burst(figures, assumptions, load, start)? };
+                let outcome = cluster::run(assumptions, &burst);
+                let ready = &outcome.ready;
+                let [p50, p99, last] = [50, 99, 100].map(|of| ready[(ready.len() * of).div_ceil(100) - 1]);
+                rows.push(Row { load, way, nodes, p50, p99, last, outcome });
             }
         }
     }
     Ok(rows)
 }
 
-/// A burst of a load's pods, started in a way.
-fn burst(figures: &Figures, assumptions: &Assumptions, load: Load, way: &Way, nodes: usize) -> Result<Burst> {
+/// What a load's pods are and bring when they are started so, on one node.
+fn burst<'a>(figures: &'a Figures, assumptions: &Assumptions, load: Load, start: Start) -> Result<Burst<'a>> {
     let (module, images) = match load {
         Load::OneLarge => (figures.largest()?, 1),
         Load::Many => (figures.usual()?, assumptions.modules),
     };
     let native = assumptions.native_image_megabytes * 1e6;
-    let code = match way.start {
+    let code = match start {
         Start::Warm => Code::Warm,
-        Start::Optimiser => Code::Compile { first: compile(&module.optimised), then: None },
-        Start::Baseline => Code::Compile { first: compile(&module.baseline), then: Some(compile(&module.optimised)) },
+        Start::Optimiser => Code::Compile { first: &module.optimised, then: None },
+        Start::Baseline => Code::Compile { first: &module.baseline, then: Some(&module.optimised) },
         Start::Code => Code::Fetch(module.optimised.code_bytes as f64),
         Start::Runc => Code::Unpack(native / (assumptions.unpack_megabytes_per_second * 1e6)),
     };
-    let (tasks, image_bytes) =
-        if way.start == Start::Runc { (&figures.runc, native) } else { (&figures.lighter, module.bytes as f64) };
-    Ok(Burst { nodes, images, image_bytes, code, distribution: way.distribution, starting: starting(tasks) })
-}
-
-/// A compilation on any number of cores.
-pub(crate) fn compile(effort: &Effort) -> Compile {
-    let serial = effort.serial_seconds.min(effort.cpu_seconds);
-    Compile { serial, parallel: effort.cpu_seconds - serial }
-}
-
-fn starting(tasks: &Tasks) -> Starting {
-    Starting {
-        cpu: tasks.cpu_seconds * tasks.starting,
-        wait: tasks.wait_seconds * tasks.starting,
-        spread: tasks.spread.clone(),
-    }
+    let (tasks, image_bytes) = match start {
+        Start::Runc => (&figures.runc, native),
+        _ => (&figures.lighter, module.bytes as f64),
+    };
+    Ok(Burst { nodes: 1, images, image_bytes, code, distribution: Registry, tasks })
 }
