@@ -130,10 +130,13 @@ fn tell_trap(trace: &str, joined: bool) {
     if joined {
         return;
     }
-    // Never created: it exists where somebody mounted it. Kubernetes reads 4096 bytes.
-    if let Ok(mut file) = OpenOptions::new().write(true).open(TERMINATION_LOG) {
+    // Never created: it exists where somebody mounted it. Behind what the guest has written there itself; of all of it, Kubernetes
+    // reads the last 4096 bytes.
+    if let Ok(mut file) = OpenOptions::new().append(true).open(TERMINATION_LOG) {
+        let begun = file.metadata().is_ok_and(|metadata| metadata.len() > 0);
         let bytes = trace.as_bytes();
-        let _ = file.write_all(&bytes[..bytes.len().min(4096)]);
+        let _ = file.write_all(if begun { b"\n" } else { b"" });
+        let _ = file.write_all(&bytes[..bytes.len().min(4000)]);
     }
 }
 

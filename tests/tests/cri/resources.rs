@@ -219,11 +219,11 @@ fn oom_score(target: Target) {
     assert_eq!(score.stdout, "987\n");
 }
 
-/// The file that the kubelet mounts for it, and shows in the pod's status.
-fn with_message(target: Target, command: &[&str]) -> (i32, String) {
+/// The file that the kubelet mounts for it, and shows in the pod's status; `written` is in it already.
+fn with_message(target: Target, written: &str, command: &[&str]) -> (i32, String) {
     let cri = target.cri();
     let path = format!("/srv/cri/message-{:?}", target.kind);
-    cri.bed().sh(&format!("mkdir -p /srv/cri && : >{path} && chmod 0666 {path}")).run().ok();
+    cri.bed().sh(&format!("mkdir -p /srv/cri && printf %s '{written}' >{path} && chmod 0666 {path}")).run().ok();
     let pod = target.pod(&cri, "message").run();
     let container = match target.kind {
         Kind::Wasm => guest(&pod, "c", command),
@@ -235,12 +235,13 @@ fn with_message(target: Target, command: &[&str]) -> (i32, String) {
 }
 
 fn a_guests_trap_is_the_termination_message(target: Target) {
-    let (code, message) = with_message(target, &["/trap.wasm"]);
+    let (code, message) = with_message(target, "the guests own words", &["/trap.wasm"]);
     assert_eq!(code, 134);
+    assert!(message.starts_with("the guests own words\n"), "{message}");
     assert!(message.contains("unreachable") && message.contains("inner"), "{message}");
 }
 
 fn a_programs_termination_message(target: Target) {
-    let (code, message) = with_message(target, &["sh", "-c", "echo last words >/dev/termination-log; exit 3"]);
+    let (code, message) = with_message(target, "", &["sh", "-c", "echo last words >/dev/termination-log; exit 3"]);
     assert_eq!((code, message.as_str()), (3, "last words\n"));
 }
