@@ -13,6 +13,7 @@ pub fn replaced(document: &str, [start, end]: [&str; 2], text: &str) -> Result<(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,7 +1,11 @@
 //! Images made in memory: the same description gives the same bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write,
+};
 
+use flate2::{Compression, write::GzEncoder};
 use oci_spec::image::{
     Arch, ConfigBuilder, Descriptor, DescriptorBuilder, ImageConfigurationBuilder, ImageIndexBuilder,
     ImageManifestBuilder, MediaType, Os, PlatformBuilder, RootFsBuilder, SCHEMA_VERSION, Sha256Digest,
@@ -27,6 +31,7 @@ pub struct Image {
     os: Os,
     architecture: Arch,
     module: Option<Vec<u8>>,
+    compressed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +57,7 @@ impl Image {
             os: Os::Other("wasi".into()),
             architecture: Arch::Other("wasm".into()),
             module: None,
+            compressed: false,
         }
     }
 
@@ -132,6 +138,11 @@ impl Image {
         self
     }
 
+    /// Its layer is compressed with gzip, as registries hold most.
+    pub fn compressed(self) -> Image {
+        Image { compressed: true, ..self }
+    }
+
     /// A label of the image.
     pub fn label(mut self, name: &str, value: &str) -> Image {
         self.labels.insert(name.into(), value.into());
@@ -157,9 +168,11 @@ impl Image {
     /// An archive for `ctr images import` and `docker load`: an OCI image layout, with the
     /// `manifest.json` that older Dockers read.
     pub fn to_tar(&self) -> Vec<u8> {
-        let layer = self.files();
-        let config = self.config(&hex_digest(&layer));
-        let layer_descriptor = descriptor(MediaType::ImageLayer, &layer).build().expect("layer's descriptor");
+        let files = self.files();
+        let config = self.config(&hex_digest(&files));
+        let (kind, layer) =
+            if self.compressed { (MediaType::ImageLayerGzip, gzip(&files)) } else { (MediaType::ImageLayer, files) };
+        let layer_descriptor = descriptor(kind, &layer).build().expect("layer's descriptor");
         let config_descriptor = descriptor(MediaType::ImageConfig, &config).build().expect("config's descriptor");
         let module = self.module.as_deref().map(|module| {
             descriptor(MediaType::Other("application/wasm".into()), module).build().expect("module's descriptor")
@@ -279,6 +292,12 @@ fn descriptor(kind: MediaType, blob: &[u8]) -> DescriptorBuilder {
 
 fn blob_path(descriptor: &Descriptor) -> String {
     format!("blobs/sha256/{}", descriptor.digest().digest())
+}
+
+/// Without a name or a time.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("write to memory")
 }
 
 /// By way of a `Value`, whose maps are sorted: the order of a `HashMap` differs between runs.

@@ -5,7 +5,7 @@
 
 use std::{
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -33,6 +33,8 @@ pub struct Cluster {
     http: Client,
     base: String,
     node: String,
+    /// The folder of the service account.
+    account: PathBuf,
 }
 
 impl Cluster {
@@ -52,7 +54,7 @@ impl Cluster {
         let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))?;
         let http = Client::builder().tls_certs_only(authorities).timeout(ANSWERS_WITHIN).no_proxy().build();
         let http = http.map_err(|error| failed(error.to_string()))?;
-        Ok(Some(Self { http, base: format!("https://{host}:{port}"), node }))
+        Ok(Some(Self { http, base: format!("https://{host}:{port}"), node, account: ACCOUNT.into() }))
     }
 
     /// The node has these handlers, and pods for them may come. `known` are those that it may have had.
@@ -137,7 +139,7 @@ impl Cluster {
     async fn try_send(&self, method: Method, path: &str, kind: &str, body: &Value) -> Result<(), Refusal> {
         let again = |why: String| Refusal { why, for_good: false };
         // It is renewed all the time.
-        let token = fs::read_to_string(Path::new(ACCOUNT).join("token")).map_err(|error| again(error.to_string()))?;
+        let token = fs::read_to_string(self.account.join("token")).map_err(|error| again(error.to_string()))?;
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(token.trim());
         let request = request.header("content-type", kind).body(body.to_string());
         let answer = request.send().await.map_err(|error| again(error.to_string()))?;
@@ -204,9 +206,95 @@ fn timestamp(time: SystemTime) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        net::TcpListener,
+        thread,
+    };
+
     use super::*;
     use crate::distribution::Distribution;
+
+    /// Has a node tell an API server that gives these answers, and returns what it was asked: request lines and bodies.
+    fn told(
+        answers: &'static [&'static str],
+        tell: impl AsyncFnOnce(&Cluster) -> Result<(), Error>,
+    ) -> (Result<(), Error>, Vec<(String, Value)>) {
+        let account = tempfile::tempdir().unwrap();
+        fs::write(account.path().join("token"), "secret\n").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            let answer = |answer: &&str| {
+                let mut connection = BufReader::new(listener.accept().unwrap().0);
+                let mut head = Vec::new();
+                while head.last().is_none_or(|line: &String| line != "\r\n") {
+                    let mut line = String::new();
+                    connection.read_line(&mut line).unwrap();
+                    head.push(line);
+                }
+                assert!(
+                    head.iter().any(|line| line.eq_ignore_ascii_case("authorization: Bearer secret\r\n")),
+                    "{head:?}"
+                );
+                let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                let mut body = vec![0; length.trim().parse().unwrap()];
+                connection.read_exact(&mut body).unwrap();
+                connection.get_mut().write_all(format!("HTTP/1.1 {answer}").as_bytes()).unwrap();
+                (head[0].trim().to_owned(), serde_json::from_slice(&body).unwrap())
+            };
+            answers.iter().map(answer).collect()
+        });
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = Client::builder().no_proxy().build().unwrap();
+        let cluster = Cluster { http, base, node: "n1".to_owned(), account: account.path().to_owned() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let outcome = runtime.block_on(tell(&cluster));
+        (outcome, server.join().unwrap())
+    }
+
+    const CREATED: &str = "201 Created\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    const OFTEN: &str = "429 Too Many Requests\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    const FORBIDDEN: &str =
+        "403 Forbidden\r\ncontent-length: 28\r\nconnection: close\r\n\r\n{\"message\":\"patch: not you\"}";
+
+    #[test]
+    fn the_reason_is_an_annotation_and_an_event_of_the_node() {
+        let error = Error::NoRestart;
+        let (outcome, requests) = told(&[CREATED, OFTEN, CREATED], async |cluster| cluster.failed(&error).await);
+        outcome.unwrap();
+        let [(patch, node), _, (post, event)] = &requests[..] else { panic!("{requests:?}") };
+        assert_eq!(patch, "PATCH /api/v1/nodes/n1 HTTP/1.1");
+        let annotations = &node["metadata"]["annotations"];
+        assert_eq!(annotations["run.lighter/status"], "failed");
+        assert_eq!(annotations["run.lighter/message"], error.to_string());
+        assert_eq!(post, "POST /api/v1/namespaces/default/events HTTP/1.1");
+        assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("LighterFailed")));
+        assert_eq!(event["message"], error.to_string());
+        // By which `kubectl describe node` finds it.
+        assert_eq!(
+            event["involvedObject"],
+            json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n1"}),
+            "{event}"
+        );
+    }
+
+    #[test]
+    fn coming_and_going_are_events() {
+        let (outcome, requests) =
+            told(&[CREATED, CREATED], async |cluster| cluster.removed(&["lighter".to_owned()]).await);
+        outcome.unwrap();
+        assert_eq!(requests[0].1["metadata"]["labels"]["run.lighter/lighter"], Value::Null);
+        assert_eq!(requests[1].1["reason"], "LighterRemoved");
+        // A node that had nothing has nothing to tell.
+        let (outcome, requests) = told(&[CREATED], async |cluster| cluster.removed(&[]).await);
+        assert!(outcome.is_ok() && requests.len() == 1);
+        let (outcome, _) = told(&[FORBIDDEN], async |cluster| cluster.removed(&[]).await);
+        let refused = "label node n1 by the Kubernetes API: 403 Forbidden: patch: not you";
+        assert_eq!(outcome.unwrap_err().to_string(), refused);
+    }
 
     #[test]
     fn times_are_as_kubernetes_writes_them() {

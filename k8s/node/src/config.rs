@@ -22,15 +22,20 @@ const LOCAL_PULL: &str = "use_local_image_pull";
 const SYSTEMD: &str = "SystemdCgroup";
 const IMPORTS: &str = "imports";
 
+/// The type of runtimes that containerd asks what they can do, up to 2.3; without an answer, a kubelet refuses pods with
+/// `hostUsers: false`. Which shim runs is its path's matter. Source: containerd, `introspectRuntimeFeatures`.
+pub const ASKED: &str = "io.containerd.runc.v2";
+
 /// Above what we add, wherever comments are kept.
 const COMMENT: &str = "# Added by lighter-node; `lighter-node uninstall` takes it out.\n";
+const COMMENT_ASKED: &str = "# The type has containerd ask what the runtime can do; what runs is runtime_path.\n";
 
 /// A runtime handler: what a RuntimeClass names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handler {
     /// Such as `lighter-wamr`.
     pub name: String,
-    /// Such as `io.containerd.wamr.v1`.
+    /// Such as `io.containerd.wamr.v1`, or [`ASKED`].
     pub runtime: String,
     /// The shim's path on the host.
     pub shim: String,
@@ -138,12 +143,31 @@ impl Document {
                 table.insert("options", Item::Table(options));
             }
             if index == 0 {
-                table.decor_mut().set_prefix(format!("\n{COMMENT}"));
+                let asked = if handler.runtime == ASKED { COMMENT_ASKED } else { "" };
+                table.decor_mut().set_prefix(format!("\n{COMMENT}{asked}"));
             }
             self.table(path, &runtimes)?.insert(&handler.name, Item::Table(table));
         }
         if addition.local_pull {
             self.table(path, &["plugins", IMAGES_PLUGIN])?.insert(LOCAL_PULL, toml_edit::value(true));
+        }
+        Ok(())
+    }
+
+    /// Names the handlers that containerd has by default, where none is named: the first that is named takes their place.
+    ///
+    /// # Errors
+    /// A table that is needed is something else here.
+    pub fn keep_defaults(&mut self, path: &Path, before: &Merged) -> Result<(), Error> {
+        let names = ["plugins", plugin(self.version(), path)?, "containerd", "runtimes"];
+        let named = names.iter().try_fold(self.0.as_item(), |item, name| item.get(name));
+        let dumped = Self::parse(path, &before.text)?;
+        let defaults = ["plugins", before.cri(), "containerd", "runtimes"];
+        let defaults = defaults.iter().try_fold(dumped.0.as_item(), |item, name| item.get(name));
+        if let (None, Some(defaults)) = (named, defaults.and_then(Item::as_table)) {
+            for (name, runtime) in defaults {
+                self.table(path, &names)?.insert(name, runtime.clone());
+            }
         }
         Ok(())
     }
@@ -221,6 +245,7 @@ pub fn tables(version: i64, path: &Path, addition: &Addition) -> Result<String, 
 /// What containerd makes of all its files: the answer of `containerd config dump`, or a file that is all it reads.
 #[derive(Clone, Debug)]
 pub struct Merged {
+    text: String,
     table: toml::Table,
 }
 
@@ -230,7 +255,7 @@ impl Merged {
     pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let parsed = toml::from_str(text);
         let table = parsed.map_err(|error| Error::Broken { path: path.to_owned(), why: error.to_string() })?;
-        Ok(Self { table })
+        Ok(Self { text: text.to_owned(), table })
     }
 
     /// The version of its format.
@@ -287,9 +312,10 @@ impl Merged {
     pub fn missing(&self, addition: &Addition) -> Option<String> {
         let handlers = addition.handlers.iter();
         let mut missing = handlers.filter(|handler| {
-            let options =
-                self.runtime(&handler.name).and_then(|runtime| runtime.get("options")?.get(SYSTEMD)?.as_bool());
+            let runtime = self.runtime(&handler.name);
+            let options = runtime.and_then(|runtime| runtime.get("options")?.get(SYSTEMD)?.as_bool());
             self.runs(&handler.name).as_deref() != Some(&handler.shim)
+                || runtime.and_then(|runtime| runtime.get("runtime_type")?.as_str()) != Some(&handler.runtime)
                 || options.unwrap_or(false) != addition.systemd_cgroup
         });
         let pull = || (addition.local_pull && !self.local_pull()).then(|| LOCAL_PULL.to_owned());
@@ -346,6 +372,18 @@ pub fn pulls_by_transfer(version: (u32, u32)) -> bool {
 /// before it: measured on 1.7.24, where an imported handler loses the pause image.
 #[must_use]
 pub fn merges_imports(version: (u32, u32)) -> bool {
+    version >= (2, 0)
+}
+
+/// Whether a table of runtimes is added to the ones that there are by default. Before, it takes their place.
+#[must_use]
+pub fn adds_to_defaults(version: (u32, u32)) -> bool {
+    version >= (2, 0)
+}
+
+/// Whether runtimes of the type [`ASKED`] are asked. Later ones ask every runtime, and these still.
+#[must_use]
+pub fn asks_for_features(version: (u32, u32)) -> bool {
     version >= (2, 0)
 }
 

@@ -15,7 +15,7 @@ use k8s_cri::v1::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::{Error, Host, distribution::Layout};
+use crate::{Error, Host, config::reads_conf_d, distribution::Layout};
 
 /// A call that takes longer has failed. A pod's first start may pull the pause image.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
@@ -170,7 +170,9 @@ impl Daemon for Containerd {
         let Some(program) = self.program() else { return Ok(None) };
         let config = config.map(|path| path.to_string_lossy().into_owned());
         let file: Vec<&str> = config.iter().flat_map(|path| ["--config", path.as_str()]).collect();
-        let argv = [&[program.as_str()][..], &file, &["config", "dump"]].concat();
+        // Without a file there is nothing to merge up to 2.1, and 1.7 refuses to.
+        let what = if config.is_none() && !reads_conf_d(self.version().await?) { "default" } else { "dump" };
+        let argv = [&[program.as_str()][..], &file, &["config", what]].concat();
         let path = config.as_deref().map_or(&*self.layout.config, Path::new).to_owned();
         self.ask(&argv)?.map(Some).map_err(|why| Error::Broken { path, why })
     }

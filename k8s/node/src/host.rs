@@ -86,10 +86,14 @@ impl Host {
     /// A file's content, or none where there is none.
     ///
     /// # Errors
-    /// It is there, but can't be read.
+    /// It is there, but can't be read; it is a link to what isn't there.
     pub fn read(&self, path: &Path) -> Result<Option<Content>, Error> {
         let place = self.path(path);
         let failed = |source| Error::Read { path: path.to_owned(), source };
+        // Every other link was followed. In our root, not the host's, this one would be by the system.
+        if place.is_symlink() {
+            return Err(failed(io::Error::new(io::ErrorKind::NotFound, "it is a link to what isn't there")));
+        }
         let bytes = match fs::read(&place) {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
@@ -246,6 +250,9 @@ mod tests {
         host.remove(file).unwrap();
         host.remove(file).unwrap();
         assert!(!host.exists(file));
+        symlink("/proc/self/status", folder.path().join("real/etc/config.toml")).unwrap();
+        let error = host.read(file).unwrap_err().to_string();
+        assert_eq!(error, "read /etc/containerd/config.toml: it is a link to what isn't there");
     }
 
     #[test]

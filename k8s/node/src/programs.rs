@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Host,
-    config::Handler,
+    config::{ASKED, Handler, asks_for_features},
     host::Content,
     journal::{Used, digest},
 };
@@ -164,11 +164,16 @@ impl Programs {
     }
 }
 
-/// The handlers for these engines: one that lets the container choose, and one for each.
+/// The handlers for these engines, as this containerd should have them: one that lets the container choose, and one for
+/// each.
 #[must_use]
-pub fn handlers(prefix: &Prefix, name: &str, engines: &[&str]) -> Vec<Handler> {
+pub fn handlers(prefix: &Prefix, name: &str, engines: &[&str], containerd: (u32, u32)) -> Vec<Handler> {
     let shim = |of: &str| prefix.bin().join(format!("containerd-shim-{of}-v1")).to_string_lossy().into_owned();
-    let handler = |name: String, of: &str| Handler { name, runtime: format!("io.containerd.{of}.v1"), shim: shim(of) };
+    let runtime = |of: &str| match asks_for_features(containerd) {
+        true => ASKED.to_owned(),
+        false => format!("io.containerd.{of}.v1"),
+    };
+    let handler = |name: String, of: &str| Handler { name, runtime: runtime(of), shim: shim(of) };
     let all = handler(name.to_owned(), "lighter");
     [all].into_iter().chain(engines.iter().map(|engine| handler(format!("{name}-{engine}"), engine))).collect()
 }
@@ -200,9 +205,18 @@ pub fn activate(host: &Host, prefix: &Prefix, version: Option<&str>) -> Result<(
     }
 }
 
-/// Which versions pods may still run by: `started` is when each of them was, in seconds since 1970.
+/// Which versions pods may still run by: `started` is when each of them was, and `now` is now, in seconds since 1970.
+///
+/// A node may start with a wrong clock and have it set later. Where the times can't be, every version is kept that a pod
+/// might run by.
 #[must_use]
-pub fn in_use(versions: &[Used], started: &[u64]) -> Vec<Used> {
+pub fn in_use(versions: &[Used], started: &[u64], now: u64) -> Vec<Used> {
+    let first = versions.first().map_or(0, |first| first.since);
+    let impossible = |&at: &u64| at + MARGIN < first || at > now + MARGIN;
+    let backwards = !started.is_empty() && !versions.is_sorted_by_key(|used| used.since);
+    if backwards || started.iter().any(impossible) {
+        return versions.to_vec();
+    }
     let ends = versions.iter().skip(1).map(|next| Some(next.since)).chain([None]);
     let used = |(version, end): &(&Used, Option<u64>)| {
         let Some(end) = *end else { return true };
@@ -272,33 +286,47 @@ mod tests {
 
     #[test]
     fn a_handler_for_each_engine() {
-        let names: Vec<_> = handlers(&Prefix("/opt/l".into()), "lighter", &["wasmtime", "wamr"])
-            .into_iter()
-            .map(|handler| (handler.name, handler.runtime, handler.shim))
-            .collect();
-        let expected = [
-            ("lighter", "io.containerd.lighter.v1", "/opt/l/bin/containerd-shim-lighter-v1"),
-            ("lighter-wasmtime", "io.containerd.wasmtime.v1", "/opt/l/bin/containerd-shim-wasmtime-v1"),
-            ("lighter-wamr", "io.containerd.wamr.v1", "/opt/l/bin/containerd-shim-wamr-v1"),
-        ];
-        assert_eq!(names, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+        for (containerd, types) in [
+            ((1, 7), ["io.containerd.lighter.v1", "io.containerd.wasmtime.v1", "io.containerd.wamr.v1"]),
+            ((2, 0), ["io.containerd.runc.v2"; 3]),
+        ] {
+            let names: Vec<_> = handlers(&Prefix("/opt/l".into()), "lighter", &["wasmtime", "wamr"], containerd)
+                .into_iter()
+                .map(|handler| (handler.name, handler.runtime, handler.shim))
+                .collect();
+            let expected = [
+                ("lighter", types[0], "/opt/l/bin/containerd-shim-lighter-v1"),
+                ("lighter-wasmtime", types[1], "/opt/l/bin/containerd-shim-wasmtime-v1"),
+                ("lighter-wamr", types[2], "/opt/l/bin/containerd-shim-wamr-v1"),
+            ];
+            assert_eq!(names, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+        }
     }
 
     #[test]
     fn versions_stay_as_long_as_pods_of_theirs() {
         let version = |version: &str, since| Used { version: version.to_owned(), since };
         let versions = [version("a", 10_000), version("b", 20_000), version("c", 30_000)];
-        let table: [(&[u64], &[&str]); 6] = [
+        let table: [(&[u64], &[&str]); 8] = [
             (&[], &["c"]),
             (&[12_000], &["a", "c"]),
             (&[25_000], &["b", "c"]),
             (&[20_100], &["a", "b", "c"]),
             (&[40_000], &["c"]),
             (&[12_000, 22_000, 35_000], &["a", "b", "c"]),
+            // Before any of them, and after today.
+            (&[90], &["a", "b", "c"]),
+            (&[90_000], &["a", "b", "c"]),
         ];
+        let kept = |versions: &[Used], started: &[u64]| -> Vec<_> {
+            in_use(versions, started, 50_000).into_iter().map(|used| used.version).collect()
+        };
         for (started, expected) in table {
-            let kept: Vec<_> = in_use(&versions, started).into_iter().map(|used| used.version).collect();
-            assert_eq!(kept, expected, "{started:?}");
+            assert_eq!(kept(&versions, started), expected, "{started:?}");
         }
+        // The clock was put back.
+        let versions = [version("a", 40_000), version("b", 10_000)];
+        assert_eq!(kept(&versions, &[40_100]), ["a", "b"]);
+        assert_eq!(kept(&versions, &[]), ["b"]);
     }
 }

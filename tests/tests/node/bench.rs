@@ -31,13 +31,19 @@ pub(crate) fn node(suite: Suite) -> OwnBed {
 
 /// The configuration without our handlers, and without what they need.
 fn without_handlers(config: &str) -> String {
+    let kept = without(config, ".runtimes.lighter");
+    kept.lines().filter(|line| !line.contains("use_local_image_pull")).map(|line| format!("{line}\n")).collect()
+}
+
+/// A configuration without the tables whose names contain this.
+pub(crate) fn without(config: &str, name: &str) -> String {
     let mut kept = String::new();
-    let mut ours = false;
+    let mut goes = false;
     for line in config.lines() {
         if line.starts_with('[') {
-            ours = line.contains(".runtimes.lighter");
+            goes = line.contains(name);
         }
-        if !ours && !line.contains("use_local_image_pull") {
+        if !goes {
             kept += &format!("{line}\n");
         }
     }

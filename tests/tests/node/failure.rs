@@ -2,7 +2,11 @@
 
 use std::{thread, time::Duration};
 
-use lighter_tests::{Suite, cri::Cri, on_every_suite};
+use lighter_tests::{
+    Suite,
+    cri::{Cri, PAUSE},
+    on_every_suite,
+};
 
 use crate::bench::{CONFIG, install, installer, node, read, restarts, traces, write};
 
@@ -10,6 +14,9 @@ on_every_suite!(
     handlers_that_do_not_work_are_taken_back,
     a_containerd_that_does_not_come_back_is_put_back,
     what_was_wrong_before_is_told,
+    a_node_without_the_pause_image,
+    a_node_without_a_configuration,
+    nothing_that_restarts_containerd,
     two_at_once,
     killed_at_any_time,
 );
@@ -58,6 +65,8 @@ fn what_was_wrong_before_is_told(suite: Suite) {
         "{good}[plugins.\"{plugin}\".containerd.runtimes.lighter-wamr]\nruntime_type = \"io.containerd.runc.v2\"\n"
     );
     let table = [
+        // As Docker's packages of containerd have it.
+        ("disabled_plugins = [\"cri\"]\n".to_owned(), "disables CRI"),
         (format!("{good}[plugins"), "was broken already"),
         (format!("{good}oom_score = \"high\"\n[grpc]\nuid = \"none\"\n"), "was broken already"),
         (taken, "the handler \"lighter-wamr\" is there already and runs io.containerd.runc.v2"),
@@ -83,6 +92,39 @@ fn what_was_wrong_before_is_told(suite: Suite) {
         assert!(failed.stderr.contains(expected), "{failed}");
     }
     assert_eq!((traces(&bed), restarts(&bed)), (before, count));
+}
+
+fn a_node_without_the_pause_image(suite: Suite) {
+    let bed = node(suite);
+    write(&bed, CONFIG, &read(&bed, CONFIG).replace(PAUSE, "127.0.0.1:9/pause:none"));
+    bed.kill_containerd();
+    bed.start_containerd();
+    let before = traces(&bed);
+    let failed = installer(&bed, &["install", "--from", "/usr/local/bin"]).run().expect(1);
+    for piece in ["the handler \"lighter\" does not answer: ", "failed to get sandbox image"] {
+        assert!(failed.stderr.contains(piece), "{failed}");
+    }
+    assert_eq!(traces(&bed), before);
+}
+
+/// Here no pod starts with containerd's defaults; that the lines are taken for what they are is seen before.
+fn a_node_without_a_configuration(suite: Suite) {
+    let bed = node(suite);
+    bed.sh(&format!("rm {CONFIG}")).run().ok();
+    bed.kill_containerd();
+    bed.start_containerd();
+    let before = traces(&bed);
+    let failed = installer(&bed, &["install", "--from", "/usr/local/bin"]).run().expect(1);
+    assert!(failed.stderr.contains("run a pod by lighter") && failed.stderr.contains("does not answer"), "{failed}");
+    assert_eq!(traces(&bed), before);
+}
+
+fn nothing_that_restarts_containerd(suite: Suite) {
+    let bed = node(suite);
+    let before = traces(&bed);
+    let failed = bed.cmd(&["lighter-node", "install", "--from", "/usr/local/bin"]).run().expect(1);
+    assert!(failed.stderr.contains("no unit of systemd's is known"), "{failed}");
+    assert_eq!(traces(&bed), before);
 }
 
 fn two_at_once(suite: Suite) {

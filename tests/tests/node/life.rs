@@ -1,14 +1,23 @@
 //! Install, upgrade, uninstall.
 
-use lighter_tests::{Suite, cri::Cri, on_every_suite};
+use lighter_tests::{
+    Suite,
+    cri::{
+        Cri,
+        api::{IdMapping, NamespaceMode, StatusRequest},
+    },
+    on_every_suite,
+};
 
-use crate::bench::{CONFIG, install, installer, node, read, restarts, sleeper, traces};
+use crate::bench::{CONFIG, install, installer, node, read, restarts, sleeper, traces, without, write};
 
 on_every_suite!(
     it_comes_and_goes_without_a_trace,
     pods_run_through_an_upgrade,
     a_node_is_reached_through_its_root,
     systemd_is_asked_to_restart,
+    what_it_can_is_announced,
+    runtimes_that_are_there_by_default_stay,
 );
 
 fn it_comes_and_goes_without_a_trace(suite: Suite) {
@@ -105,9 +114,59 @@ fn systemd_is_asked_to_restart(suite: Suite) {
     let bed = node(suite);
     let systemctl =
         "#!/bin/sh\necho \"$*\" >>/run/bed/systemctl\n[ \"$1\" != restart ] || sh /etc/restart-containerd\n";
-    crate::bench::write(&bed, "/usr/bin/systemctl", systemctl);
+    write(&bed, "/usr/bin/systemctl", systemctl);
     bed.sh("chmod +x /usr/bin/systemctl").run().ok();
     bed.cmd(&["lighter-node", "install", "--from", "/usr/local/bin"]).run().ok();
     let asked = read(&bed, "/run/bed/systemctl");
     assert_eq!(asked, "is-active --quiet containerd.service\nrestart containerd.service\n");
+}
+
+/// A kubelet allows a pod what containerd has from `-info`, which containerd 1.7 asks nobody for.
+fn what_it_can_is_announced(suite: Suite) {
+    let bed = node(suite);
+    install(&bed);
+    let cri = Cri::connect(&bed);
+    let status = cri.call(async |runtime| runtime.status(StatusRequest { verbose: false }).await).expect("status");
+    for name in ["lighter", "lighter-wasmtime", "lighter-wamr"] {
+        let handler = status.runtime_handlers.iter().find(|handler| handler.name == name);
+        let features = handler.and_then(|handler| handler.features.as_ref());
+        let features = features.map(|features| (features.user_namespaces, features.recursive_read_only_mounts));
+        assert_eq!(features, (suite == Suite::Forky).then_some((true, true)), "{name}");
+    }
+    let ids = vec![IdMapping { host_id: 200_000, container_id: 0, length: 65_536 }];
+    let pod = cri.pod("lighter-wamr", "users").namespaces(|namespaces| {
+        let users = namespaces.userns_options.get_or_insert_default();
+        users.set_mode(NamespaceMode::Pod);
+        (users.uids, users.gids) = (ids.clone(), ids);
+    });
+    let pod = pod.run();
+    let guest = pod.container("c", &sleeper()).start();
+    guest.wait_for("ready");
+    let pids = format!("find /sys/fs/cgroup -path '*{}/cgroup.procs' -exec cat {{}} +", guest.id());
+    let process =
+        bed.sh(&format!("cd /proc/$({pids} | sort -n | head -n 1); grep ^Uid status; tr '\\0' '\\n' <cmdline")).run();
+    let process = process.ok().stdout;
+    // Root of the pod, and the engine that the shim's path names.
+    assert!(process.starts_with("Uid:\t200000\t") && process.contains("lighter-wamr"), "{process}");
+}
+
+/// Packages of containerd bring a configuration that names no runtime.
+fn runtimes_that_are_there_by_default_stay(suite: Suite) {
+    let bed = node(suite);
+    write(&bed, CONFIG, &without(&read(&bed, CONFIG), ".runtimes.runc"));
+    bed.kill_containerd();
+    bed.start_containerd();
+    let before = traces(&bed);
+    let ran = |handler: &str| {
+        let cri = Cri::connect(&bed);
+        let pod = cri.pod(handler, handler).run();
+        assert!(pod.is_ready(), "{handler}");
+    };
+    ran("runc");
+    install(&bed);
+    ran("runc");
+    ran("lighter");
+    installer(&bed, &["uninstall"]).run().ok();
+    assert_eq!(traces(&bed), before);
+    ran("runc");
 }

@@ -5,5 +5,7 @@
 
 mod bench;
 mod failure;
+mod full;
+mod image;
 mod life;
 mod manifests;

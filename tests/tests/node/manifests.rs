@@ -192,6 +192,44 @@ fn the_installer_is_one_daemon_set_for_all() {
 }
 
 #[test]
+fn the_installer_has_no_more_than_it_needs() {
+    for folder in kustomizations().iter().filter(|folder| !folder.starts_with("examples")) {
+        let objects = objects(bed(), folder);
+        let set = objects.iter().find(|object| object["kind"] == "DaemonSet").expect("the installer");
+        let pod = &set["spec"]["template"]["spec"];
+        let folder = folder.display();
+        for shared in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(pod[shared].is_null(), "{folder}: {shared}");
+        }
+        assert_eq!(pod["automountServiceAccountToken"], false, "{folder}");
+        let all = |kind: &str| pod[kind].as_array().cloned().unwrap_or_default();
+        let (installer, waits) = (all("initContainers"), all("containers"));
+        let [(installer, waits)] = installer.iter().zip(&waits).collect::<Vec<_>>()[..] else { panic!("{folder}") };
+        for container in [installer, waits] {
+            let security = &container["securityContext"];
+            assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]), "{folder}");
+            assert_eq!(security["allowPrivilegeEscalation"], false, "{folder}");
+            assert_eq!(security["readOnlyRootFilesystem"], true, "{folder}");
+            assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{folder}");
+            assert!(container["resources"]["limits"]["memory"].is_string(), "{folder}");
+            assert!(container["resources"]["requests"]["cpu"].is_string(), "{folder}");
+            let image = container["image"].as_str().expect("an image");
+            assert!(image.contains(':') && !image.ends_with(":latest"), "{folder}: {image}");
+        }
+        assert_eq!(waits["securityContext"]["runAsNonRoot"], true, "{folder}");
+        assert_eq!(waits["securityContext"]["capabilities"]["add"], Value::Null, "{folder}");
+        assert_eq!(waits["volumeMounts"], Value::Null, "{folder}: neither files nor a token");
+        let may_write = installer["volumeMounts"].as_array().expect("mounts").iter();
+        let may_write = may_write.filter(|mount| mount["readOnly"] != true).count();
+        assert_eq!(may_write, 2, "{folder}: containerd's folder and the prefix");
+        let may: Vec<_> =
+            objects.iter().filter(|object| object["rules"].is_array()).map(|role| &role["rules"]).collect();
+        let rule = |resource: &str, verb: &str| serde_json::json!([{"apiGroups": [""], "resources": [resource], "verbs": [verb]}]);
+        assert_eq!(may, [&rule("events", "create"), &rule("nodes", "patch")], "{folder}");
+    }
+}
+
+#[test]
 fn the_overhead_is_what_a_pod_takes() {
     let declared: BTreeSet<_> = objects(bed(), Path::new("base"))
         .iter()

@@ -50,7 +50,7 @@ impl<D: Daemon> Node<'_, D> {
         self.step("copy the programs");
         programs.copy(&self.host, &self.prefix)?;
         let engines = programs.engines(&self.prefix, |argv| self.daemon.run(argv))?;
-        let handlers = programs::handlers(&self.prefix, handler, &engines);
+        let handlers = programs::handlers(&self.prefix, handler, &engines, version);
         for handler in &handlers {
             // Ours is known by where it leads: a rendered file may hold it longer than the journal does.
             if let Some(runtime) = before.runs(&handler.name).filter(|runtime| *runtime != handler.shim) {
@@ -96,8 +96,10 @@ impl<D: Daemon> Node<'_, D> {
             self.put_back(old, &versions, &mut notes)?;
         }
         let mut journal = Journal::new(self.layout.distribution, addition, versions.clone());
-        let done = self.apply(&mut journal, version, programs.version()).await;
-        let Err(cause) = done else { return self.finish(journal, true, notes).await };
+        let cause = match self.apply(&mut journal, version, programs.version()).await {
+            Ok(pods) => return self.finish(&journal, pods, true, notes),
+            Err(cause) => cause,
+        };
 
         self.step(&format!("undo, because: {cause}"));
         let names = journal.handlers();
@@ -107,8 +109,8 @@ impl<D: Daemon> Node<'_, D> {
             match (was_installed, previous) {
                 (Some(addition), Some(previous)) => {
                     let mut journal = Journal::new(self.layout.distribution, addition, versions);
-                    self.apply(&mut journal, version, &previous).await?;
-                    self.finish(journal, true, notes).await.map(drop)
+                    let pods = self.apply(&mut journal, version, &previous).await?;
+                    self.finish(&journal, pods, true, notes).map(drop)
                 }
                 _ => self.settle(&names).await,
             }
@@ -119,7 +121,8 @@ impl<D: Daemon> Node<'_, D> {
         })
     }
 
-    async fn apply(&self, journal: &mut Journal, version: (u32, u32), programs: &str) -> Result<(), Error> {
+    /// Returns how many pods run by it.
+    async fn apply(&self, journal: &mut Journal, version: (u32, u32), programs: &str) -> Result<usize, Error> {
         let state = self.prefix.state();
         let before = self.merged().await?;
         let place = self.place(version)?;
@@ -128,7 +131,7 @@ impl<D: Daemon> Node<'_, D> {
         journal.store(&self.host, &state)?;
         self.step("switch to the programs");
         programs::activate(&self.host, &self.prefix, Some(programs))?;
-        for change in self.changes(&place, &before, &journal.addition)? {
+        for change in self.changes(&place, version, &before, &journal.addition)? {
             self.step(&format!("keep what {} is", change.path.display()));
             journal.note(&self.host, &state, &change)?;
             self.step(&format!("write {}", change.path.display()));
@@ -142,7 +145,8 @@ impl<D: Daemon> Node<'_, D> {
         if self.unread(&names).await? {
             return Err(Error::Unseen { what: names.join(", "), path: self.layout.config.clone() });
         }
-        self.try_all(&names).await
+        self.try_all(&names).await?;
+        self.conclude(journal).await
     }
 
     /// The configuration is as it should be: at most the programs are new, or containerd hasn't read it yet.
@@ -152,7 +156,8 @@ impl<D: Daemon> Node<'_, D> {
         let names = journal.handlers();
         let unread = self.unread(&names).await?;
         if !is_new && !unread && journal.phase == Phase::Installed {
-            return self.finish(journal, false, notes).await;
+            let pods = self.conclude(&mut journal).await?;
+            return self.finish(&journal, pods, false, notes);
         }
         if is_new {
             self.step("write the journal");
@@ -167,16 +172,21 @@ impl<D: Daemon> Node<'_, D> {
                 self.step("restart containerd");
                 self.daemon.restart().await?;
             }
-            self.try_all(&names).await
+            self.try_all(&names).await?;
+            self.conclude(&mut journal).await
         };
-        let Err(cause) = tried.await else { return self.finish(journal, true, notes).await };
+        let cause = match tried.await {
+            Ok(pods) => return self.finish(&journal, pods, true, notes),
+            Err(cause) => cause,
+        };
         self.step(&format!("switch back, because: {cause}"));
         let undone = async {
             programs::activate(&self.host, &self.prefix, previous.as_deref())?;
             if let Some(previous) = &previous {
                 journal.uses(previous, now());
             }
-            self.finish(journal, true, Vec::new()).await.map(drop)
+            let pods = self.conclude(&mut journal).await?;
+            self.finish(&journal, pods, true, Vec::new()).map(drop)
         };
         Err(match undone.await {
             Ok(()) => cause,
@@ -192,20 +202,25 @@ impl<D: Daemon> Node<'_, D> {
         Ok(())
     }
 
-    /// All is in place: says so, and removes the versions that nobody runs by any more.
-    async fn finish(&self, mut journal: Journal, changed: bool, notes: Vec<String>) -> Result<Report, Error> {
+    /// All is in place: says so. Returns how many pods run by it.
+    async fn conclude(&self, journal: &mut Journal) -> Result<usize, Error> {
         let pods = self.daemon.running(&journal.handlers()).await?;
         let started: Vec<u64> = pods.iter().map(|pod| pod.started).collect();
-        let kept = programs::in_use(&journal.versions, &started);
+        let kept = programs::in_use(&journal.versions, &started, now());
         if journal.phase != Phase::Installed || kept != journal.versions {
             self.step("write the journal");
             journal.phase = Phase::Installed;
             journal.versions = kept;
             journal.store(&self.host, &self.prefix.state())?;
         }
+        Ok(pods.len())
+    }
+
+    /// Removes the versions that nobody runs by any more.
+    fn finish(&self, journal: &Journal, pods: usize, changed: bool, notes: Vec<String>) -> Result<Report, Error> {
         self.step("remove what nobody uses");
         programs::keep_only(&self.host, &self.prefix, &journal.versions)?;
-        Ok(self.report(Some(&journal), true, changed, pods.len(), notes))
+        Ok(self.report(Some(journal), true, changed, pods, notes))
     }
 
     /// After a failure: of a node that had nothing before, removes all; else what the failed run has brought.

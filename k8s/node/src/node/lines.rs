@@ -35,7 +35,13 @@ impl<D: Daemon> Node<'_, D> {
     }
 
     /// The files to write.
-    pub(super) fn changes(&self, place: &Place, before: &Merged, addition: &Addition) -> Result<Vec<Change>, Error> {
+    pub(super) fn changes(
+        &self,
+        place: &Place,
+        containerd: (u32, u32),
+        before: &Merged,
+        addition: &Addition,
+    ) -> Result<Vec<Change>, Error> {
         let main = self.main()?;
         // Files of several versions may be mixed, but only the main file's is known to be understood.
         let version = main.as_ref().map_or_else(|| before.version(), Document::version);
@@ -56,6 +62,9 @@ impl<D: Daemon> Node<'_, D> {
             }
             Place::Main(path) => {
                 let mut document = main.unwrap_or_else(|| Document::new(version));
+                if !config::adds_to_defaults(containerd) {
+                    document.keep_defaults(path, before)?;
+                }
                 document.add(path, addition)?;
                 vec![Change::new(path, document.to_string())]
             }

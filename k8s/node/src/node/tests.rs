@@ -2,6 +2,8 @@
 
 mod bench;
 mod fake;
+mod odd;
+mod symptoms;
 
 use std::{
     cell::{Cell, RefCell},

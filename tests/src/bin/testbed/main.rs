@@ -4,13 +4,15 @@ mod demo;
 
 use std::{
     ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use lighter_tests::{Bed, Parts, Suite, guests, vm, wasmedge};
+use lighter_tests::{Bed, PROGRAMS, Parts, Suite, guests, installer_image, is_static, vm, wasmedge};
 
 /// A command by hand may take as long.
 const VM_WITHIN: Duration = Duration::from_secs(60 * 60);
@@ -34,6 +36,15 @@ enum Action {
     },
     /// Run a guest built from source with ctr and with docker, and show each command with its output.
     Demo,
+    /// Write the image of the node installer, for `docker load`, `lighter load` and `ctr images import`.
+    Installer {
+        /// The image's name, such as ghcr.io/me/lighter-node:1
+        name: String,
+        /// The programs' folder, as `make install` fills it
+        programs: PathBuf,
+        /// The archive to be written
+        archive: PathBuf,
+    },
     /// Unpack what the WasmEdge engine is built with, and print the variables that name it.
     WasmedgeSdk,
     /// Run tests in a virtual machine with cgroup v2, systemd and AppArmor.
@@ -68,6 +79,7 @@ fn main() -> Result<ExitCode> {
         Action::Setup => setup()?,
         Action::Shell { suite } => return shell(suite),
         Action::Demo => demo::run()?,
+        Action::Installer { name, programs, archive } => installer(&name, &programs, &archive)?,
         Action::WasmedgeSdk => {
             let sdk = wasmedge::sdk()?;
             println!("WASMEDGE_INCLUDE_DIR={} WASMEDGE_LIB_DIR={}", sdk.include.display(), sdk.lib.display());
@@ -95,6 +107,19 @@ fn setup() -> Result<()> {
         );
     }
     guests::folders()?.iter().for_each(|folder| println!("guests: {}", folder.display()));
+    Ok(())
+}
+
+fn installer(name: &str, programs: &Path, archive: &Path) -> Result<()> {
+    let image = installer_image(name, programs).with_context(|| format!("read {}", programs.display()))?;
+    for program in PROGRAMS {
+        if !is_static(&fs::read(programs.join(program))?) {
+            bail!("{program} needs a loader, which not every node has: see `make installer`");
+        }
+    }
+    let image = image.compressed().to_tar();
+    fs::write(archive, &image).with_context(|| format!("write {}", archive.display()))?;
+    println!("{name}: {:.1} MiB in {}", image.len() as f64 / f64::from(1 << 20), archive.display());
     Ok(())
 }
 

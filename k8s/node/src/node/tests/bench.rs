@@ -32,7 +32,7 @@ pub(super) const V2: &str = r#"version = 2
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 "#;
-const V3: &str = r#"version = 3
+pub(super) const V3: &str = r#"version = 3
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = 'overlayfs'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
@@ -176,6 +176,8 @@ impl Bench {
             restarts: Cell::default(),
             // Its library is missing.
             fails: RefCell::new(vec!["lighter-wasmedge".to_owned()]),
+            says: RefCell::new("exec format error".to_owned()),
+            replaces: Cell::default(),
             stubborn: Cell::default(),
             pods: RefCell::default(),
         };

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Output},
 };
 
@@ -26,6 +26,10 @@ pub(super) struct Fake {
     pub(super) restarts: Cell<u32>,
     /// Handlers that don't work, and programs that don't run.
     pub(super) fails: RefCell<Vec<String>>,
+    /// What it says of handlers that don't work.
+    pub(super) says: RefCell<String>,
+    /// Whether it replaces tables by those of imported files, as its version would not.
+    pub(super) replaces: Cell<bool>,
     /// How often a restart still fails.
     pub(super) stubborn: Cell<u32>,
     pub(super) pods: RefCell<Vec<Running>>,
@@ -45,15 +49,41 @@ impl Fake {
 
     pub(super) fn merge(&self, path: &Path) -> Result<Table, String> {
         let text = self.host.read_text(path).unwrap().ok_or(format!("open {}: no such file", path.display()))?;
-        let mut merged: Table = toml::from_str(&text).map_err(|error| error.to_string())?;
+        let merged: Table = toml::from_str(&text).map_err(|error| error.to_string())?;
+        self.merge_imports(path, merged)
+    }
+
+    /// What it has with a file, or without any.
+    fn whole(&self, path: Option<&Path>) -> Result<Table, String> {
+        let none = || {
+            let version = if self.version < (2, 0) { 2 } else { 3 };
+            self.merge_imports(&self.layout.config, toml::from_str(&format!("version = {version}")).unwrap())
+        };
+        let mut merged = path.map_or_else(none, |path| self.merge(path))?;
+        let plugin = plugin(&merged);
+        // What is there by default, and is taken away by 1.7 as soon as there is another.
+        let runc = "runtime_type = \"io.containerd.runc.v2\"";
+        let runtimes = ["plugins", plugin, "containerd", "runtimes"].iter().try_fold(&mut merged, |table, name| {
+            table.entry(*name).or_insert_with(|| Value::Table(Table::new())).as_table_mut()
+        });
+        let runtimes = runtimes.ok_or("a plugin is no table")?;
+        if runtimes.is_empty() || self.version >= (2, 0) {
+            runtimes.entry("runc").or_insert_with(|| Value::Table(toml::from_str(runc).unwrap()));
+        }
+        Ok(merged)
+    }
+
+    fn merge_imports(&self, path: &Path, mut merged: Table) -> Result<Table, String> {
         let imports = merged.get("imports").and_then(Value::as_array).cloned();
         let imports = match imports {
             None if self.version >= (2, 2) => vec![Value::from("/etc/containerd/conf.d/*.toml")],
             imports => imports.unwrap_or_default(),
         };
         let k0s = (self.layout.distribution == Distribution::K0s).then(|| Value::from("/etc/k0s/containerd.d/*.toml"));
+        let folder = path.parent().unwrap();
         for import in imports.iter().chain(&k0s).filter_map(Value::as_str) {
-            let files = match config::pattern_folder(import) {
+            let import = folder.join(import);
+            let files = match config::pattern_folder(import.to_str().unwrap()) {
                 Some(folder) => self
                     .host
                     .names(folder)
@@ -61,28 +91,31 @@ impl Fake {
                     .filter(|name| !name.starts_with('.'))
                     .map(|name| folder.join(name))
                     .collect(),
-                None => vec![PathBuf::from(import)],
+                None => vec![import],
             };
             for file in files {
                 let text =
                     self.host.read_text(&file).unwrap().ok_or(format!("open {}: no such file", file.display()))?;
                 let other: Table = toml::from_str(&text).map_err(|error| error.to_string())?;
-                deep(&mut merged, other, k0s.is_some() || self.version >= (2, 0), 0);
+                deep(&mut merged, other, (k0s.is_some() || self.version >= (2, 0)) && !self.replaces.get(), 0);
             }
         }
         Ok(merged)
     }
 
     pub(super) fn runtimes(&self) -> Option<Vec<String>> {
-        let merged = self.merge(&self.layout.config).ok()?;
-        let plugin = if merged.get("version")?.as_integer()? == 2 {
-            "io.containerd.grpc.v1.cri"
-        } else {
-            "io.containerd.cri.v1.runtime"
-        };
-        let runtimes =
-            merged.get("plugins").and_then(|all| all.get(plugin)?.get("containerd")?.get("runtimes")?.as_table());
-        Some(runtimes.map(|runtimes| runtimes.keys().cloned().collect()).unwrap_or_default())
+        let config = &self.layout.config;
+        let merged = self.whole(self.host.exists(config).then_some(config)).ok()?;
+        let runtimes = merged["plugins"][plugin(&merged)]["containerd"]["runtimes"].as_table()?;
+        // A CRI without its default runtime does not start.
+        runtimes.contains_key("runc").then(|| runtimes.keys().cloned().collect())
+    }
+}
+
+fn plugin(merged: &Table) -> &'static str {
+    match merged.get("version").and_then(Value::as_integer) {
+        Some(2) => "io.containerd.grpc.v1.cri",
+        _ => "io.containerd.cri.v1.runtime",
     }
 }
 
@@ -110,8 +143,9 @@ impl Daemon for Fake {
     }
 
     async fn dump(&self, path: Option<&Path>) -> Result<Option<String>, Error> {
+        let merged = self.whole(path);
         let path = path.unwrap_or(&self.layout.config);
-        let merged = self.merge(path).map_err(|why| Error::Broken { path: path.to_owned(), why })?;
+        let merged = merged.map_err(|why| Error::Broken { path: path.to_owned(), why })?;
         Ok(Some(toml::to_string(&merged).unwrap()))
     }
 
@@ -135,7 +169,7 @@ impl Daemon for Fake {
     async fn try_handler(&self, handler: &str) -> Result<(), Error> {
         let failed = |why: &str| Err(Error::Handler { handler: handler.to_owned(), why: why.to_owned() });
         if self.fails.borrow().iter().any(|name| name == handler) {
-            return failed("exec format error");
+            return failed(&self.says.borrow());
         }
         if !self.host.exists("/opt/lighter/bin/containerd-shim-lighter-v1") { failed("no shim") } else { Ok(()) }
     }
