@@ -38,7 +38,7 @@ use crate::{Bed, Image, guests, vm};
 const NAMESPACE: &str = "k8s.io";
 
 /// What holds a pod's namespaces, unless something else does.
-const PAUSE: &str = "docker.io/library/pause:bed";
+pub const PAUSE: &str = "docker.io/library/pause:bed";
 
 /// No call takes longer, whatever it waits for.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);

@@ -56,6 +56,9 @@ pub(crate) fn containerd(suite: Suite) -> String {
         ("runc", "io.containerd.runc.v2"),
         ("lighter", crate::RUNTIME),
         ("lighter-wamr", crate::RUNTIME),
+        // The shim by the engine's name.
+        ("lighter-wasmtime", "io.containerd.wasmtime.v1"),
+        ("lighter-wasmedge", "io.containerd.wasmedge.v1"),
         ("lighter-sandbox", crate::RUNTIME),
         // Of runtimes of this type only, containerd asks what they can do.
         ("lighter-by-path", "io.containerd.runc.v2"),

@@ -49,7 +49,7 @@ pub(super) fn get() -> Result<PathBuf> {
     prerequisites::need_root()?;
     let script = script();
     cache::entry("kubernetes", [RELEASE, &script].concat().as_bytes(), |folder| {
-        eprintln!("testbed: building Kubernetes {VERSION} (ten minutes of two processors, once)");
+        eprintln!("testbed: building Kubernetes {VERSION} (five minutes of two processors, once)");
         // Some gigabytes, which a tmpfs may not have; and gone with the entry if the build is killed.
         let build = folder.join("build");
         fs::create_dir(&build).with_context(|| format!("create {}", build.display()))?;

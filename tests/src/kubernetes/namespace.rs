@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use super::Cluster;
 use crate::Cmd;
 
-/// How long anything that is waited for may take to come, unless told otherwise: with the back-off of two restarts.
-const COMES_WITHIN: Duration = Duration::from_secs(90);
+/// How long anything that is waited for may take to come: with the back-off of some restarts, on a machine with much else to do.
+const COMES_WITHIN: Duration = Duration::from_secs(240);
 
 /// How often the cluster is asked.
 const EVERY: Duration = Duration::from_millis(100);
@@ -104,15 +104,20 @@ impl Namespace {
 
     /// Asks again and again until there is an answer, and returns it.
     #[track_caller]
-    pub fn eventually<T>(&self, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    pub fn eventually<T>(&self, what: &str, check: impl FnMut() -> Option<T>) -> T {
+        self.comes(check).unwrap_or_else(|| {
+            let pods = self.kubectl(&["describe", "pods"]).run();
+            panic!("waited {COMES_WITHIN:?} for {what}\n{pods}");
+        })
+    }
+
+    /// Asks again and again until there is an answer. None where there is none in time.
+    pub fn comes<T>(&self, mut check: impl FnMut() -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + COMES_WITHIN;
         loop {
-            if let Some(answer) = check() {
+            let answer = check();
+            if answer.is_some() || Instant::now() > deadline {
                 return answer;
-            }
-            if Instant::now() > deadline {
-                let pods = self.kubectl(&["describe", "pods"]).run();
-                panic!("waited {COMES_WITHIN:?} for {what}\n{pods}");
             }
             thread::sleep(EVERY);
         }

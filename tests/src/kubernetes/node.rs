@@ -3,17 +3,19 @@
 //! What they listen on is the bed's own network. It has one address that is not the loopback's, for Kubernetes takes no other
 //! for a node's.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 
-use super::binaries;
+use super::{binaries, names};
 use crate::{
-    Bed, Suite,
+    Bed, Suite, checkout,
     cri::Cri,
     daemons::{self, CONTAINERD_SOCKET},
 };
 
 /// Where the programs keep everything, but for what the kubelet has in /var/lib/kubelet.
-const FOLDER: &str = "/run/kubernetes";
+pub(super) const FOLDER: &str = "/run/kubernetes";
 
 /// The administrator's credentials.
 pub(super) const KUBECONFIG: &str = "/run/kubernetes/admin.conf";
@@ -21,7 +23,7 @@ pub(super) const KUBECONFIG: &str = "/run/kubernetes/admin.conf";
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 
 /// The node's address and the API's port on it.
-const ADDRESS: &str = "10.89.0.1";
+pub(super) const ADDRESS: &str = "10.89.0.1";
 const PORT: u16 = 16443;
 
 const ETCD: &str = "http://127.0.0.1:12379";
@@ -40,8 +42,8 @@ const SETTINGS: &[(&str, u32)] = &[
     ("vm/panic_on_oom", 0),
 ];
 
-/// Runtime classes whose names are their handlers'.
-const CLASSES: &[&str] = &["runc", "lighter", "lighter-wamr"];
+/// For pods that are compared with ours, by name.
+const RUNC: &str = "---\napiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: runc}\nhandler: runc\n";
 
 /// Who tells the node of Lighter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ fn set_up(bed: &Bed, handlers: Handlers) -> Result<()> {
         bed.start_containerd();
     }
     start_control_plane(bed)?;
+    names::start(bed)?;
     start_kubelet(bed)?;
     let proxy = format!(
         "kube-proxy --kubeconfig={KUBECONFIG} --hostname-override={} --proxy-mode=iptables --cluster-cidr={PODS} \
@@ -85,10 +88,20 @@ fn set_up(bed: &Bed, handlers: Handlers) -> Result<()> {
     if handlers == Handlers::None {
         return Ok(());
     }
-    let apply = ["env", &format!("KUBECONFIG={KUBECONFIG}"), "kubectl", "apply", "-f", "-"].map(str::to_owned);
-    let applied = bed.cmd(&apply).stdin(classes()).try_run()?;
+    let path = checkout().join("k8s/base/runtimeclasses.yaml");
+    let classes = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let labels = labels(bed.suite()).map(|class| format!("run.lighter/{class}=true")).collect::<Vec<_>>().join(" ");
+    let apply =
+        format!("export KUBECONFIG={KUBECONFIG}; kubectl apply -f -; kubectl label node {} {labels}", name(bed));
+    let applied = bed.sh(&apply).stdin(classes + RUNC).try_run()?;
     ensure!(applied.status == 0, "make the runtime classes: {applied}");
     Ok(())
+}
+
+/// The classes that a suite's node can run, as the installer finds out. WasmEdge's library is in forky's bed only.
+fn labels(suite: Suite) -> impl Iterator<Item = &'static str> {
+    let classes = ["lighter", "lighter-wasmtime", "lighter-wamr", "lighter-wasmedge"];
+    classes.into_iter().filter(move |class| suite == Suite::Forky || *class != "lighter-wasmedge")
 }
 
 /// A configuration of containerd's without our handlers, and without what they need.
@@ -104,7 +117,7 @@ fn without_handlers(config: &str) -> String {
 }
 
 /// The node's name: the host's.
-fn name(bed: &Bed) -> &'static str {
+pub(super) fn name(bed: &Bed) -> &'static str {
     bed.suite().name()
 }
 
@@ -130,7 +143,10 @@ fn configure(bed: &Bed) -> Result<()> {
     ensure!(configured.status == 0, "set the node up: {configured}");
     bed.write(&format!("{FOLDER}/tokens.csv"), "admintoken,admin,admin,system:masters\n")?;
     bed.write(KUBECONFIG, &kubeconfig())?;
-    bed.write(&format!("{FOLDER}/kubelet.yaml"), KUBELET)
+    bed.write(
+        &format!("{FOLDER}/kubelet.yaml"),
+        &format!("{KUBELET}clusterDNS: [{ADDRESS}]\nclusterDomain: {}\n", names::DOMAIN),
+    )
 }
 
 fn kubeconfig() -> String {
@@ -217,12 +233,6 @@ pub(super) fn kill_kubelet(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn succeeds(bed: &Bed, script: &str) -> Result<bool> {
+pub(super) fn succeeds(bed: &Bed, script: &str) -> Result<bool> {
     bed.sh(script).try_run().map(|output| output.status == 0)
-}
-
-fn classes() -> String {
-    let class =
-        |name| format!("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: {name}}}\nhandler: {name}\n");
-    CLASSES.iter().map(class).collect::<Vec<_>>().join("---\n")
 }

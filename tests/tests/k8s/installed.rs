@@ -47,14 +47,14 @@ fn installed_used_and_uninstalled(suite: Suite) {
     wait_for_installer(cluster);
     assert_eq!(label(cluster, suite), "true", "the label of a node with Lighter");
     use_it(&namespace);
-    let delete = cluster.kubectl(&["delete", "namespace", "restricted", namespace.name(), "--timeout=120s"]);
-    delete.timeout(Duration::from_secs(130)).run().ok();
+    let delete = cluster.kubectl(&["delete", "namespace", "restricted", namespace.name(), "--timeout=300s"]);
+    delete.timeout(Duration::from_secs(310)).run().ok();
 
     cluster.kubectl(&["apply", "-k", &overlay(bed, "uninstall")]).run().ok();
     // Not before the kubelet has removed what is left of the pods that have ended: until then it refuses, and is tried again.
     wait_for_installer(cluster);
     assert_eq!(label(cluster, suite), "null", "the label of a node without Lighter");
-    cluster.kubectl(&["delete", "-k", &installs, "--timeout=60s"]).timeout(Duration::from_secs(90)).run().ok();
+    cluster.kubectl(&["delete", "-k", &installs, "--timeout=300s"]).timeout(Duration::from_secs(310)).run().ok();
     assert_eq!(node_files(bed), before, "files that an uninstallation leaves");
     cluster.remove();
 }
@@ -103,8 +103,8 @@ fn use_it(namespace: &Namespace) {
 /// Waits until the installer's pod has done its work.
 #[track_caller]
 fn wait_for_installer(cluster: &Cluster) {
-    let status = ["--namespace=lighter-system", "rollout", "status", "daemonset/lighter-node", "--timeout=120s"];
-    let done = cluster.kubectl(&status).timeout(Duration::from_secs(130)).run();
+    let status = ["--namespace=lighter-system", "rollout", "status", "daemonset/lighter-node", "--timeout=300s"];
+    let done = cluster.kubectl(&status).timeout(Duration::from_secs(310)).run();
     if done.status != 0 {
         let in_system = |words: &[&str]| cluster.kubectl(&[&["--namespace=lighter-system"], words].concat()).run();
         let logs = in_system(&["logs", "daemonset/lighter-node", "-c", "lighter-node"]);

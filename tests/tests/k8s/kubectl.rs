@@ -1,7 +1,5 @@
 //! What `kubectl` shows of a pod, and how it gets into one.
 
-use std::{thread, time::Duration};
-
 use lighter_tests::{
     Suite,
     kubernetes::{Cluster, Namespace},
@@ -80,30 +78,23 @@ fn port_forward(suite: Suite) {
     }
 }
 
-/// There is no metrics server, hence no `kubectl top`: this is what one reads.
+/// What a metrics server reads.
 fn usage(suite: Suite) {
     let Some(cluster) = Cluster::get(suite) else { return };
     let namespace = stays(cluster, "usage", json!({}));
     let node = namespace.get("pod", "usage")["spec"]["nodeName"].as_str().expect("the pod's node").to_owned();
     let summary = format!("/api/v1/nodes/{node}/proxy/stats/summary");
-    let of_pod = |stats: &Value| {
-        let pods = stats["pods"].as_array().cloned().unwrap_or_default();
-        pods.into_iter().find(|pod| pod["podRef"]["namespace"] == namespace.name())
-    };
     // The kubelet measures now and then.
-    for _ in 0..60 {
+    let memory = namespace.eventually("usage of the container", || {
         let stats = cluster.kubectl(&["get", "--raw", &summary]).run().ok().stdout;
         let stats: Value = serde_json::from_str(&stats).expect("JSON");
-        let container = of_pod(&stats).map(|pod| pod["containers"][0].clone()).unwrap_or_default();
-        let memory = container["memory"]["workingSetBytes"].as_u64().unwrap_or(0);
-        let cpu = container["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap_or(0);
-        if memory > 0 && cpu > 0 {
-            assert!(memory < 64 << 20, "a sleeping guest uses {memory} bytes");
-            return;
-        }
-        thread::sleep(Duration::from_secs(1));
-    }
-    panic!("no usage of the container");
+        let pods = stats["pods"].as_array()?;
+        let pod = pods.iter().find(|pod| pod["podRef"]["namespace"] == namespace.name())?;
+        let container = &pod["containers"][0];
+        container["cpu"]["usageCoreNanoSeconds"].as_u64().filter(|cpu| *cpu > 0)?;
+        container["memory"]["workingSetBytes"].as_u64().filter(|memory| *memory > 0)
+    });
+    assert!(memory < 64 << 20, "a sleeping guest uses {memory} bytes");
 }
 
 fn describe_shows_the_trap(suite: Suite) {

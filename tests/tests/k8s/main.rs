@@ -3,11 +3,16 @@
 
 mod ends;
 mod failures;
+mod given;
 mod images;
 mod installed;
 mod kubectl;
-mod manifest;
+mod metrics;
+mod names;
 mod pods;
 mod restarts;
 mod services;
+mod symptoms;
 mod volumes;
+
+use lighter_tests::kubernetes::manifest;

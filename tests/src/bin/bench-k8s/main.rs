@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use lighter_tests::{
     Image, Suite, checkout, documents, guests,
-    kubernetes::{Cluster, Namespace},
+    kubernetes::{Cluster, Namespace, manifest},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -206,25 +206,9 @@ fn grow(namespace: &Namespace, pods: u64) -> Result<Vec<(f64, u64)>> {
 }
 
 fn deployment(name: &str, class: &str, image: &str, replicas: u64) -> Value {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "progressDeadlineSeconds": 1200,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {
-                    "runtimeClassName": class,
-                    "automountServiceAccountToken": false,
-                    "terminationGracePeriodSeconds": 1,
-                    "containers": [{"name": "sleeper", "image": image}],
-                },
-            },
-        },
-    })
+    let spec = json!({"progressDeadlineSeconds": 1200, "template": {"spec": {"terminationGracePeriodSeconds": 1}}});
+    let sleeper = json!({"name": "sleeper", "image": image});
+    manifest::with(manifest::deployment(name, class, replicas, &[sleeper]), json!({"spec": spec}))
 }
 
 fn guest() -> Image {

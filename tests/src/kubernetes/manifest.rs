@@ -1,9 +1,9 @@
-//! Objects as the tests apply them.
+//! Objects as tests and benches apply them.
 
 use serde_json::{Value, json};
 
 /// A pod that is not restarted, of this runtime class.
-pub(crate) fn pod(name: &str, class: &str, containers: &[Value]) -> Value {
+pub fn pod(name: &str, class: &str, containers: &[Value]) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -19,7 +19,7 @@ pub(crate) fn pod(name: &str, class: &str, containers: &[Value]) -> Value {
 }
 
 /// A deployment whose pods have the label `app` with its name, and of which none is taken away before another is there.
-pub(crate) fn deployment(name: &str, class: &str, replicas: u32, containers: &[Value]) -> Value {
+pub fn deployment(name: &str, class: &str, replicas: u64, containers: &[Value]) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -41,13 +41,18 @@ pub(crate) fn deployment(name: &str, class: &str, replicas: u32, containers: &[V
     })
 }
 
+/// A pod by the node's own runtime, which is not what is tested.
+pub fn native(pod: Value) -> Value {
+    with(pod, json!({"spec": {"runtimeClassName": null}}))
+}
+
 /// A container that runs this command.
-pub(crate) fn container(name: &str, image: &str, command: &[&str]) -> Value {
+pub fn container(name: &str, image: &str, command: &[&str]) -> Value {
     json!({"name": name, "image": image, "command": command})
 }
 
 /// A change of an object: what is in `changes` replaces what is there, object by object.
-pub(crate) fn with(mut object: Value, changes: Value) -> Value {
+pub fn with(mut object: Value, changes: Value) -> Value {
     merge(&mut object, changes);
     object
 }
