@@ -1,6 +1,5 @@
 # Lighter's front door. `make help` lists what there is; CI calls the same targets.
 PREFIX  ?= /usr/local
-DESTDIR ?=
 CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lighter
 # One target folder for every checkout: Wasmtime takes a quarter of an hour to build, and is the same in all.
 export CARGO_TARGET_DIR ?= $(CACHE)/target
@@ -11,13 +10,10 @@ export LIGHTER_COMMIT       := $(shell git rev-parse --short=12 HEAD 2>/dev/null
 STAGE   := $(CACHE)/stage
 RESIDENT := lighter-wamr lighter-native
 BINARIES := $(addprefix resident/,containerd-shim-lighter-v1 $(RESIDENT)) serving/lighter-wasmtime \
-  $(addprefix release/,lighter-compile lighter-fetch lighter)
-# Cargo puts what it builds for a target that is named into a folder of its own.
-OUT      = $(CARGO_TARGET_DIR)$(addprefix /,$(CARGO_BUILD_TARGET))
-HOST     = $(shell rustc --print host-tuple)
-# For images that hold nothing else, and nodes with another C library or none.
-STATIC   = RUSTFLAGS='-C target-feature=+crt-static' CARGO_BUILD_TARGET=$(HOST)
-WASMEDGE := lighter-wasmedge lighter-compile-wasmedge
+  $(addprefix release/,lighter-compile lighter-fetch lighter-node lighter)
+# For images that hold nothing else, and nodes with another C library or none. Where a crate asks for libm as a shared library, lld would
+# have symbols that are defined nowhere looked up, and called.
+WHOLE   := -C target-feature=+crt-static -C link-arg=-Wl,-z,nodynamic-undefined-weak
 
 .PHONY: help build wasmedge install installer install-stage packages test test-v2 test-k8s demo bench scale bench-k8s fuzz lint testbed clean
 help: ## What can be made
@@ -25,29 +21,27 @@ help: ## What can be made
 
 # Several calls: in one, cargo would unite the features of all, and the runner would carry a compiler.
 build: ## Build shim, runners, compiler, fetcher and the CLI
-	cargo build --profile resident --locked -p lighter-shim
-	set -e; for runner in $(RESIDENT); do cargo build --profile resident --locked -p $$runner; done
-	cargo build --profile serving --locked -p lighter-wasmtime
-	cargo build --release --locked -p lighter-fetch -p lighter
-	cargo build --release --locked -p lighter-compile
-	$(STATIC) cargo build --release --locked -p lighter-node
+	cargo rustc --profile resident --locked -p lighter-shim --bin containerd-shim-lighter-v1 -- $(STATIC)
+	set -e; for name in $(RESIDENT); do cargo rustc --profile resident --locked -p $$name --bin $$name -- $(STATIC); done
+	cargo rustc --profile serving --locked -p lighter-wasmtime --bin lighter-wasmtime -- $(STATIC)
+	set -e; for name in lighter-compile lighter-fetch; do cargo rustc --release --locked -p $$name --bin $$name -- $(STATIC); done
+	cargo rustc --release --locked -p lighter-node --bin lighter-node -- $(WHOLE)
+	cargo build --release --locked -p lighter
 
 # A workspace of its own: it links a library that few have. Its headers come from the package of the release that fits.
 wasmedge: packages ## Build the runner on WasmEdge as well; `make install` takes it along
-	sdk=$$(cargo run --locked -q -p lighter-tests --bin testbed -- wasmedge-sdk) && \
-	  cd runtimes/wasmedge && env $$sdk cargo build --release --locked
+	sdk=$$(cargo run --locked -q -p lighter-tests --bin testbed -- wasmedge-sdk) && cd runtimes/wasmedge && env $$sdk cargo build --release --locked
 
 install: build ## Install to DESTDIR and PREFIX (/usr/local): binaries, and the runtimes' names
 	install -d $(DESTDIR)$(PREFIX)/bin
-	cd $(OUT) && install -m 0755 $(BINARIES) $(CARGO_TARGET_DIR)/$(HOST)/release/lighter-node $(DESTDIR)$(PREFIX)/bin
-	cd $(OUT)/release && for file in $(WASMEDGE); do [ ! -e $$file ] || install -m 0755 $$file $(DESTDIR)$(PREFIX)/bin; done
+	cd $(CARGO_TARGET_DIR) && install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
+	cd $(CARGO_TARGET_DIR)/release && for file in lighter-wasmedge lighter-compile-wasmedge; do [ ! -e $$file ] || install -m 0755 $$file $(DESTDIR)$(PREFIX)/bin; done
 	for name in wasmtime wasmedge wamr; do ln -sf containerd-shim-lighter-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-$$name-v1; done
 
-# All static, which WasmEdge can't be: it has to load its library.
-INSTALLER ?= lighter-node:dev
-installer: packages ## Build the node installer's image with docker (INSTALLER=ghcr.io/me/lighter-node:1)
-	$(STATIC) $(MAKE) install DESTDIR=$(CACHE)/installer PREFIX=
-	docker build -t $(INSTALLER) -f k8s/node/Dockerfile $(CACHE)/installer
+# Not `lighter`: it looks names up by the node's own modules, which have to fit its C library.
+installer: packages ## Write the node installer's image, for `lighter load` or `docker load` (INSTALLER=ghcr.io/me/lighter-node:1)
+	$(MAKE) install DESTDIR=$(CACHE)/installer STATIC='$(WHOLE)'
+	cargo run --locked -q -p lighter-tests --bin testbed -- installer $(or $(INSTALLER),lighter-node:dev) $(CACHE)/installer/usr/local/bin $(CACHE)/installer.tar
 
 # Debian's packages that the build needs; the testbed installs its own.
 PACKAGES := cmake gcc libc6-dev libclang-dev libseccomp-dev libsimde-dev make pkg-config protobuf-compiler
@@ -68,41 +62,35 @@ test-v2: install-stage ## Run tests on cgroup v2, systemd and AppArmor, in a vir
 	LIGHTER_DESTDIR=$(STAGE) cargo run --locked -q -p lighter-tests --bin testbed -- v2
 
 test-k8s: install-stage ## Run pods on a real Kubernetes: on a node of our own (built once), or on the cluster of KUBECONFIG=
-	LIGHTER_DESTDIR=$(STAGE) cargo test --locked -p lighter-tests --test k8s
+	LIGHTER_DESTDIR=$(STAGE) cargo test --locked -p lighter-tests --test k8s -- --test-threads=4
 
 demo: install-stage ## Run a module, make it an image, push it, run it by containerd and Docker, command by command
 	LIGHTER_DESTDIR=$(STAGE) cargo run --locked -q -p lighter-tests --bin testbed -- demo
 
+MEASURE = cargo build --release --locked -q -p lighter-tests --bins && LIGHTER_DESTDIR=$(STAGE) \
+  $(CARGO_TARGET_DIR)/release/$@ --json $(CARGO_TARGET_DIR)/$@.json
 bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json
-	cargo build --release --locked -q -p lighter-tests --bins
-	LIGHTER_DESTDIR=$(STAGE) $(CARGO_TARGET_DIR)/release/bench --json $(CARGO_TARGET_DIR)/bench.json
+	$(MEASURE)
 
 bench-k8s: install-stage ## Measure 200 pods on one node of a real Kubernetes, against runc: a table, a plot, and target/bench-k8s.json
-	cargo build --release --locked -q -p lighter-tests --bins
-	LIGHTER_DESTDIR=$(STAGE) $(CARGO_TARGET_DIR)/release/bench-k8s --json $(CARGO_TARGET_DIR)/bench-k8s.json --svg $(CARGO_TARGET_DIR)/bench-k8s.svg
+	$(MEASURE) --svg $(CARGO_TARGET_DIR)/$@.svg $(if $(LIGHTER_UPDATE),--update)
 
-# Without a bench of this machine's, from the figures that are kept.
 scale: ## Simulate cold starts on 1 to 1000 nodes from bench's figures (LIGHTER_UPDATE=1: for docs/scale.md)
-	cargo build --release --locked -q -p lighter-tests --bin scale $(if $(LIGHTER_UPDATE),&& cargo build --release --locked -q -p lighter-compile)
-	$(CARGO_TARGET_DIR)/release/scale --json $(CARGO_TARGET_DIR)/scale.json $(addprefix --bench ,$(wildcard $(CARGO_TARGET_DIR)/bench.json)) \
+	$(if $(LIGHTER_UPDATE),cargo build --release --locked -q -p lighter-compile &&) $(MEASURE) $(addprefix --bench ,$(wildcard $(CARGO_TARGET_DIR)/bench.json)) \
 	  $(if $(LIGHTER_UPDATE),--update --compiler $(CARGO_TARGET_DIR)/release/lighter-compile)
 
+fuzz: fuzz-document fuzz-resolve fuzz-sniff ## Fuzz what reads strangers' images, a minute each target (FUZZ_SECONDS=)
 # Sanitizers are unstable: RUSTC_BOOTSTRAP has them on the stable toolchain.
-FUZZ_SECONDS ?= 60
-fuzz: PACKAGES += g++
-fuzz: packages ## Fuzz what reads strangers' images, a minute each target (FUZZ_SECONDS=)
+fuzz-%: PACKAGES += g++
+fuzz-%: packages
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	@for target in document resolve sniff; do \
-	  corpus=$(CARGO_TARGET_DIR)/fuzz/$$target; mkdir -p $$corpus; \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir oci/fuzz $$target $$corpus oci/fuzz/seeds/$$target \
-	    -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
-	done
+	mkdir -p $(CARGO_TARGET_DIR)/fuzz/$*
+	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir oci/fuzz $* $(CARGO_TARGET_DIR)/fuzz/$* oci/fuzz/seeds/$* -- -max_total_time=$(or $(FUZZ_SECONDS),60)
 
 lint: packages ## Formatting, clippy, licences and advisories
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
-	  else echo "skipped: cargo deny is not installed (cargo install cargo-deny)"; fi
+	@command -v cargo-deny >/dev/null || { echo "skipped: cargo deny (cargo install cargo-deny)"; exit 0; }; cargo deny --offline check licenses bans sources
 
 testbed: ## Make the Debian root filesystems and the guests in advance
 	cargo run --locked -q -p lighter-tests --bin testbed -- setup
