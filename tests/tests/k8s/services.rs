@@ -148,7 +148,7 @@ pub(crate) fn service(name: &str) -> Value {
 }
 
 /// A handler that is asked whether it is ready and alive.
-pub(crate) fn server(image: &str, version: &str, replicas: u32) -> Value {
+pub(crate) fn server(image: &str, version: &str, replicas: u64) -> Value {
     let handler = container("serve", image, &["/serve.wasm"]);
     deployment(
         "server",
