@@ -57,7 +57,7 @@ impl Cluster {
         Ok(Some(Self { http, base: format!("https://{host}:{port}"), node, account: ACCOUNT.into() }))
     }
 
-    /// The node has these handlers, and pods for them may come. `known` are those that it may have had.
+    /// The node has these handlers, and pods for them may come.
     ///
     /// # Errors
     /// The API can't be reached or refuses.
@@ -87,12 +87,19 @@ impl Cluster {
     ///
     /// # Errors
     /// The API can't be reached or refuses.
-    pub async fn removed(&self, handlers: &[String]) -> Result<(), Error> {
-        self.patch_node(removed(handlers)).await?;
-        if !handlers.is_empty() {
-            self.event("Normal", "LighterRemoved", "Lighter was taken away").await?;
+    pub async fn leaving(&self, handlers: &[String]) -> Result<(), Error> {
+        self.patch_node(leaving(handlers)).await
+    }
+
+    /// The node has none any more. One that had nothing has nothing to tell.
+    ///
+    /// # Errors
+    /// The API can't be reached or refuses.
+    pub async fn removed(&self, report: &Report) -> Result<(), Error> {
+        match report.changed {
+            true => self.event("Normal", "LighterRemoved", "Lighter was taken away").await,
+            false => Ok(()),
         }
-        Ok(())
     }
 
     async fn patch_node(&self, patch: Value) -> Result<(), Error> {
@@ -167,7 +174,11 @@ fn key(name: &str) -> String {
 
 /// The patch of a node that has these handlers. Labels of those that are gone go with it.
 fn ready(report: &Report) -> Value {
-    let mut labels: Map<String, Value> = ENGINES.iter().map(|engine| (key(engine), Value::Null)).collect();
+    // Under a name of its own as well.
+    let own =
+        report.handlers.first().into_iter().flat_map(|name| ENGINES.map(|known| known.replacen("lighter", name, 1)));
+    let known = ENGINES.map(str::to_owned).into_iter().chain(own);
+    let mut labels: Map<String, Value> = known.map(|name| (key(&name), Value::Null)).collect();
     labels.extend(report.handlers.iter().map(|handler| (key(handler), json!("true"))));
     let annotations = json!({
         (key("status")): "ready",
@@ -177,16 +188,15 @@ fn ready(report: &Report) -> Value {
     json!({ "metadata": { "labels": labels, "annotations": annotations } })
 }
 
-fn removed(handlers: &[String]) -> Value {
+fn leaving(handlers: &[String]) -> Value {
     let handlers = handlers.iter().map(String::as_str);
-    let labels: Map<String, Value> =
-        ENGINES.iter().copied().chain(handlers).map(|name| (key(name), Value::Null)).collect();
+    let labels: Map<String, Value> = ENGINES.into_iter().chain(handlers).map(|name| (key(name), Value::Null)).collect();
     let annotations = json!({ (key("status")): null, (key("version")): null, (key("message")): null });
     json!({ "metadata": { "labels": labels, "annotations": annotations } })
 }
 
 /// Handlers that a node may have had, under the names that they have by default.
-const ENGINES: &[&str] = &["lighter", "lighter-wasmtime", "lighter-wamr", "lighter-wasmedge"];
+const ENGINES: [&str; 4] = ["lighter", "lighter-wasmtime", "lighter-wamr", "lighter-wasmedge"];
 
 /// RFC 3339, in UTC and seconds.
 fn timestamp(time: SystemTime) -> String {
@@ -283,15 +293,18 @@ mod tests {
 
     #[test]
     fn coming_and_going_are_events() {
-        let (outcome, requests) =
-            told(&[CREATED, CREATED], async |cluster| cluster.removed(&["lighter".to_owned()]).await);
+        let lighter = ["lighter".to_owned()];
+        let (outcome, requests) = told(&[CREATED], async |cluster| cluster.leaving(&lighter).await);
         outcome.unwrap();
         assert_eq!(requests[0].1["metadata"]["labels"]["run.lighter/lighter"], Value::Null);
-        assert_eq!(requests[1].1["reason"], "LighterRemoved");
-        // A node that had nothing has nothing to tell.
-        let (outcome, requests) = told(&[CREATED], async |cluster| cluster.removed(&[]).await);
-        assert!(outcome.is_ok() && requests.len() == 1);
-        let (outcome, _) = told(&[FORBIDDEN], async |cluster| cluster.removed(&[]).await);
+        // Not before it is: pods may keep it from being so.
+        let (outcome, requests) = told(&[CREATED], async |cluster| cluster.removed(&report(&["lighter"])).await);
+        outcome.unwrap();
+        assert_eq!(requests[0].1["reason"], "LighterRemoved");
+        let nothing = Report { changed: false, ..report(&[]) };
+        let (outcome, requests) = told(&[], async |cluster| cluster.removed(&nothing).await);
+        assert!(outcome.is_ok() && requests.is_empty());
+        let (outcome, _) = told(&[FORBIDDEN], async |cluster| cluster.leaving(&[]).await);
         let refused = "label node n1 by the Kubernetes API: 403 Forbidden: patch: not you";
         assert_eq!(outcome.unwrap_err().to_string(), refused);
     }
@@ -310,20 +323,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn labels_come_and_go_with_their_handlers() {
-        let report = Report {
+    fn report(handlers: &[&str]) -> Report {
+        Report {
             ready: true,
             changed: true,
             distribution: Distribution::Containerd,
             version: Some("1-a".to_owned()),
             versions: Vec::new(),
-            handlers: vec!["lighter".to_owned(), "lighter-wamr".to_owned()],
+            handlers: handlers.iter().map(|&name| name.to_owned()).collect(),
             files: Vec::new(),
             pods: 0,
             notes: Vec::new(),
-        };
-        let patch = ready(&report);
+        }
+    }
+
+    #[test]
+    fn labels_come_and_go_with_their_handlers() {
+        let patch = ready(&report(&["lighter", "lighter-wamr"]));
         let labels = &patch["metadata"]["labels"];
         assert_eq!(
             (&labels["run.lighter/lighter"], &labels["run.lighter/lighter-wamr"]),
@@ -332,7 +348,11 @@ mod tests {
         assert!(labels.as_object().is_some_and(|all| all.contains_key("run.lighter/lighter-wasmedge")));
         assert!(labels["run.lighter/lighter-wasmedge"].is_null());
         assert_eq!(patch["metadata"]["annotations"]["run.lighter/version"], json!("1-a"));
-        let patch = removed(&["mine".to_owned()]);
+        let patch = ready(&report(&["mine", "mine-wamr"]));
+        let labels = patch["metadata"]["labels"].as_object().unwrap();
+        assert_eq!((&labels["run.lighter/mine-wamr"], &labels["run.lighter/lighter"]), (&json!("true"), &Value::Null));
+        assert_eq!(labels.get("run.lighter/mine-wasmedge"), Some(&Value::Null));
+        let patch = leaving(&["mine".to_owned()]);
         let gone = patch["metadata"]["labels"].as_object().map(|all| all.keys().cloned().collect::<Vec<_>>());
         assert!(gone.is_some_and(|gone| gone.len() == 5 && gone.contains(&"run.lighter/mine".to_owned())), "{patch}");
     }

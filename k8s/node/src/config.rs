@@ -387,12 +387,6 @@ pub fn asks_for_features(version: (u32, u32)) -> bool {
     version >= (2, 0)
 }
 
-/// Whether `/etc/containerd/conf.d/*.toml` is imported by a configuration that imports nothing itself.
-#[must_use]
-pub fn reads_conf_d(version: (u32, u32)) -> bool {
-    version >= (2, 2)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -15,7 +15,7 @@ use k8s_cri::v1::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::{Error, Host, config::reads_conf_d, distribution::Layout};
+use crate::{Error, Host, distribution::Layout};
 
 /// A call that takes longer has failed. A pod's first start may pull the pause image.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
@@ -135,13 +135,15 @@ impl Containerd {
         })
     }
 
-    /// The unit that runs it: of those it may be, the one that is active.
+    /// The unit that runs it.
     fn restart_unit(&self) -> Result<(), Error> {
-        let is_active = |unit: &&&str| {
-            let asked = self.ask(&["systemctl", "is-active", "--quiet", unit]);
-            asked.is_ok_and(|answer| answer.is_ok())
+        // It fails for what is not active, and says what it is all the same.
+        let state = |unit: &&'static str| {
+            let asked = self.host.run(&["systemctl", "is-active", unit]);
+            asked.map(|output| (*unit, String::from_utf8_lossy(&output.stdout).trim().to_owned())).ok()
         };
-        let unit = self.layout.units.iter().find(is_active).ok_or(Error::NoRestart)?;
+        let states: Vec<_> = self.layout.units.iter().filter_map(state).collect();
+        let unit = unit_of(&states).ok_or(Error::NoRestart)?;
         let restarted = self.ask(&["systemctl", "restart", unit])?;
         restarted.map(drop).map_err(|why| Error::Restart { command: format!("systemctl restart {unit}"), why })
     }
@@ -170,8 +172,8 @@ impl Daemon for Containerd {
         let Some(program) = self.program() else { return Ok(None) };
         let config = config.map(|path| path.to_string_lossy().into_owned());
         let file: Vec<&str> = config.iter().flat_map(|path| ["--config", path.as_str()]).collect();
-        // Without a file there is nothing to merge up to 2.1, and 1.7 refuses to.
-        let what = if config.is_none() && !reads_conf_d(self.version().await?) { "default" } else { "dump" };
+        // Without a file there is nothing to merge, and 1.7 refuses to.
+        let what = if config.is_none() { "default" } else { "dump" };
         let argv = [&[program.as_str()][..], &file, &["config", what]].concat();
         let path = config.as_deref().map_or(&*self.layout.config, Path::new).to_owned();
         self.ask(&argv)?.map(Some).map_err(|why| Error::Broken { path, why })
@@ -259,6 +261,13 @@ fn is_ours(pod: &PodSandbox) -> bool {
     pod.metadata.as_ref().is_some_and(|metadata| metadata.namespace == NAMESPACE)
 }
 
+/// Of the units that it may be, with their states: the one that is active, or else the one that would be, such as one
+/// that failed to start with what is put back now. One that nobody has started is somebody else's.
+fn unit_of<'a>(units: &[(&'a str, String)]) -> Option<&'a str> {
+    let first = |of: &dyn Fn(&str) -> bool| units.iter().find(|(_, state)| of(state)).map(|(unit, _)| *unit);
+    first(&|state| state == "active").or_else(|| first(&|state| !matches!(state, "" | "inactive" | "unknown")))
+}
+
 /// The first number with a dot: of `v2.1.9` as well as of `containerd github.com/containerd/containerd 1.7.24~ds1 …`.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     text.split_whitespace().find_map(|word| {
@@ -276,6 +285,24 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_unit_is_the_one_that_runs_or_should() {
+        let table: [(&[&str], Option<&str>); 7] = [
+            (&["active", "inactive"], Some("0")),
+            (&["inactive", "active"], Some("1")),
+            (&["failed", "active"], Some("1")),
+            // Between two attempts of systemd's, or given up.
+            (&["activating", "inactive"], Some("0")),
+            (&["inactive", "failed"], Some("1")),
+            (&["inactive", "unknown"], None),
+            (&[""], None),
+        ];
+        for (states, expected) in table {
+            let units: Vec<_> = ["0", "1"].into_iter().zip(states.iter().map(|&state| state.to_owned())).collect();
+            assert_eq!(unit_of(&units), expected, "{states:?}");
+        }
+    }
 
     #[test]
     fn versions_are_read_from_whatever_tells_them() {

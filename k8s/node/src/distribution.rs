@@ -180,10 +180,9 @@ impl Place {
             },
             Distribution::MicroK8s => Self::Main(layout.config.clone()),
             Distribution::Containerd | Distribution::Kind => match imported() {
+                // Since 2.2 `containerd config default` imports conf.d. A file that doesn't say so has nothing from
+                // there: only what a file says itself is followed. Source: containerd, `LoadConfigWithPlugins`.
                 Some(file) if merges => Self::DropIn(file),
-                _ if imports.is_none() && crate::config::reads_conf_d(version) => {
-                    Self::DropIn(layout.folder().join("conf.d").join(OWN))
-                }
                 _ if merges && main.is_some() => {
                     Self::Import { own: layout.folder().join(OWN), main: layout.config.clone() }
                 }
@@ -261,7 +260,7 @@ mod tests {
             (Containerd, (1, 7), None, main.clone()),
             (Containerd, (2, 0), Some("version = 3"), import.clone()),
             (Containerd, (2, 1), Some("version = 2"), import.clone()),
-            (Containerd, (2, 1), None, main),
+            (Containerd, (2, 1), None, main.clone()),
             (Kind, (2, 1), Some("version = 3\nimports = ['/x.toml']"), import.clone()),
             (
                 Containerd,
@@ -269,9 +268,15 @@ mod tests {
                 Some("version = 3\nimports = ['/etc/containerd/config.d/*.toml']"),
                 drop_in(&format!("{etc}/config.d/lighter.toml")),
             ),
-            (Containerd, (2, 2), Some("version = 3"), drop_in(&format!("{etc}/conf.d/lighter.toml"))),
-            (Containerd, (2, 3), None, drop_in(&format!("{etc}/conf.d/lighter.toml"))),
-            (Kind, (2, 3), Some("version = 4"), drop_in(&format!("{etc}/conf.d/lighter.toml"))),
+            (
+                Containerd,
+                (2, 2),
+                Some("version = 3\nimports = ['/etc/containerd/conf.d/*.toml']"),
+                drop_in(&format!("{etc}/conf.d/lighter.toml")),
+            ),
+            (Containerd, (2, 2), Some("version = 3"), import.clone()),
+            (Containerd, (2, 3), None, main),
+            (Kind, (2, 3), Some("version = 4"), import.clone()),
             (Containerd, (2, 2), Some("version = 3\nimports = ['/x.toml']"), import),
             (K3s, (1, 7), Some("version = 2"), Place::Template(format!("{k3s}/config.toml.tmpl").into())),
             (K3s, (1, 7), Some(&k3s_old_imports), Place::Template(format!("{k3s}/config.toml.tmpl").into())),

@@ -4,10 +4,10 @@
 //! host.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::{
-        fs::{MetadataExt, PermissionsExt, chown},
+        fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -130,7 +130,10 @@ impl Host {
         // Not one that `*.toml` would find.
         let temporary = folder.join(format!(".{name}.lighter-node"));
         let written = (|| {
-            let mut file = File::create(&temporary)?;
+            // One that an interrupted run left, or a link that would lead elsewhere.
+            absent(fs::remove_file(&temporary))?;
+            // A registry's password may be in it: nobody else's before it has its mode.
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(&content.bytes)?;
             file.set_permissions(Permissions::from_mode(content.mode))?;
             let made = file.metadata()?;
@@ -139,7 +142,7 @@ impl Host {
             }
             file.sync_all()?;
             fs::rename(&temporary, &place)?;
-            File::open(folder)?.sync_all()
+            sync_folder(folder)
         })();
         written.map_err(|error| {
             let _ = fs::remove_file(&temporary);
@@ -152,7 +155,9 @@ impl Host {
     /// # Errors
     /// It is there, but can't be removed.
     pub fn remove(&self, path: &Path) -> Result<(), Error> {
-        absent(fs::remove_file(self.path(path))).map_err(|source| Error::Remove { path: path.to_owned(), source })
+        let place = self.path(path);
+        let removed = fs::remove_file(&place).and_then(|()| sync_folder(place.parent().unwrap_or(&self.root)));
+        absent(removed).map_err(|source| Error::Remove { path: path.to_owned(), source })
     }
 
     /// Removes a folder with all in it, if it is there.
@@ -219,6 +224,11 @@ pub fn enter(root: &Path, argv: &[String]) -> io::Error {
     Command::new(program).args(arguments).exec()
 }
 
+/// Has what was renamed or removed in a folder be so after the machine has stopped.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
 /// That nothing is there to remove is no failure.
 fn absent(removed: io::Result<()>) -> io::Result<()> {
     match removed {
@@ -253,6 +263,19 @@ mod tests {
         symlink("/proc/self/status", folder.path().join("real/etc/config.toml")).unwrap();
         let error = host.read(file).unwrap_err().to_string();
         assert_eq!(error, "read /etc/containerd/config.toml: it is a link to what isn't there");
+    }
+
+    #[test]
+    fn what_an_interrupted_run_left_is_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new(folder.path());
+        let (file, temporary) = (Path::new("/f"), folder.path().join(".f.lighter-node"));
+        fs::write(folder.path().join("other"), "other").unwrap();
+        symlink("other", &temporary).unwrap();
+        host.write(file, &Content { mode: 0o640, ..Content::new("x") }).unwrap();
+        assert_eq!(host.read(file).unwrap().unwrap().mode, 0o640);
+        assert_eq!(fs::read_to_string(folder.path().join("other")).unwrap(), "other");
+        assert_eq!(host.names(Path::new("/")), ["f", "other"]);
     }
 
     #[test]

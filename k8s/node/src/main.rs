@@ -31,7 +31,7 @@ mod exit {
     pub(super) const BUSY: u8 = 75;
 }
 
-/// Installs Lighter on this node, upgrades it, and takes it away without a trace.
+/// Installs Lighter on this node, upgrades it, and takes it away again.
 ///
 ///   lighter-node install --from /usr/local/bin     programs below /opt/lighter, handlers in containerd's configuration
 ///   lighter-node status                            what there is, and whether containerd knows it
@@ -86,7 +86,7 @@ enum Command {
     Upgrade(Install),
     /// What is installed, and whether it is whole
     Status,
-    /// Take everything away; containerd's configuration is what it was, byte for byte
+    /// Take it away; containerd's configuration is what it was, byte for byte. What pods left in /var/lib/lighter stays
     Uninstall {
         /// Also where pods still run by it. They can't be entered or ended in order then
         #[arg(long)]
@@ -255,9 +255,13 @@ async fn act(arguments: &Arguments, cluster: Option<&Cluster>) -> Result<(Report
             let handlers = node.status().await?.handlers;
             // Before: no pod must come for handlers that are about to go.
             if let Some(cluster) = cluster {
-                cluster.removed(&handlers).await?;
+                cluster.leaving(&handlers).await?;
             }
-            Ok((node.uninstall(*force).await?, 0))
+            let report = node.uninstall(*force).await?;
+            if let Some(cluster) = cluster {
+                cluster.removed(&report).await?;
+            }
+            Ok((report, 0))
         }
         Command::Wait => Err(Error::NoCommand),
     }

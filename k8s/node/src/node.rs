@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     Error, Host,
-    daemon::Daemon,
+    daemon::{Daemon, Running},
     distribution::{Distribution, Layout},
     journal::{Journal, Phase, Used},
     lock::Lock,
@@ -72,25 +72,35 @@ impl<D: Daemon> Node<'_, D> {
         if !self.host.exists(self.prefix.state()) {
             return Ok(self.report(None, false, false, 0, Vec::new()));
         }
+        self.refuse_foreign_folders()?;
         let _lock = self.lock()?;
         let mut notes = Vec::new();
         self.sweep(&mut notes).await;
         if let Some(mut journal) = Journal::load(&self.host, &self.prefix.state())? {
             let names = journal.handlers();
-            // Without containerd there is nobody who could still need the programs.
-            let pods = self.daemon.running(&names).await.map_or(0, |pods| pods.len());
-            if pods > 0 && !force {
-                return Err(Error::InUse(pods));
-            }
+            let asked = self.daemon.running(&names).await;
+            self.refuse_used(&asked, force)?;
             self.step("write the journal");
             journal.phase = Phase::Removing;
             journal.store(&self.host, &self.prefix.state())?;
             self.step("put the configuration back");
             notes.extend(journal.put_back(&self.host, &self.prefix.state())?.iter().map(|path| changed_note(path)));
             self.settle(&names).await?;
+            if asked.is_err() {
+                // It was down, and its configuration may have been why. Its pods run on without it.
+                self.refuse_used(&self.daemon.running(&names).await, force)?;
+            }
         }
         self.remove_all()?;
         Ok(self.report(None, false, true, 0, notes))
+    }
+
+    /// Pods need their programs. Where containerd doesn't answer, nobody knows of any.
+    fn refuse_used(&self, pods: &Result<Vec<Running>, Error>, force: bool) -> Result<(), Error> {
+        match pods {
+            Ok(pods) if !pods.is_empty() && !force => Err(Error::InUse(pods.len())),
+            _ => Ok(()),
+        }
     }
 
     /// Nothing of ours in the prefix, and no prefix if nothing of others' is in it.
@@ -148,7 +158,26 @@ impl<D: Daemon> Node<'_, D> {
     /// A folder that others put programs into is no prefix: what is in it would be written over.
     fn refuse_foreign(&self) -> Result<(), Error> {
         let bin = self.host.path(&self.prefix.0).join("bin");
-        if bin.is_dir() && !bin.is_symlink() { Err(Error::Foreign(self.prefix.bin())) } else { Ok(()) }
+        if bin.is_dir() && !bin.is_symlink() {
+            return Err(Error::Foreign(self.prefix.bin()));
+        }
+        self.refuse_foreign_folders()
+    }
+
+    /// Nor is one whose folders of our names are somebody else's: they would be removed. Without a journal there is in
+    /// them what an interrupted run leaves, or theirs.
+    fn refuse_foreign_folders(&self) -> Result<(), Error> {
+        if self.is_installed()? {
+            return Ok(());
+        }
+        let (state, versions) = (self.prefix.state(), self.prefix.versions());
+        if !self.host.names(&state).iter().all(|name| is_state(name)) {
+            return Err(Error::Foreign(state));
+        }
+        if !self.host.names(&versions).iter().all(|name| programs::is_version(name)) {
+            return Err(Error::Foreign(versions));
+        }
+        Ok(())
     }
 
     fn lock(&self) -> Result<Lock, Error> {
@@ -219,6 +248,12 @@ impl<D: Daemon> Node<'_, D> {
             notes,
         }
     }
+}
+
+/// Whether a file in the folder of the state is ours, by its name: at rest, or half written.
+fn is_state(name: &str) -> bool {
+    let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(".lighter-node")).unwrap_or(name);
+    ["lock", "journal.json", "candidate.toml"].contains(&name) || name.starts_with("original-")
 }
 
 fn changed_note(path: &Path) -> String {

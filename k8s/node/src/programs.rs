@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Error, Host,
     config::{ASKED, Handler, asks_for_features},
-    host::Content,
+    host::{Content, sync_folder},
     journal::{Used, digest},
 };
 
@@ -102,32 +102,45 @@ impl Programs {
         &self.version
     }
 
-    /// Copies them to the node, whole or not at all, unless they are there. Nothing uses them yet.
+    /// Copies them to the node, whole or not at all; of those that are there, what has been lost since. Nothing uses new
+    /// ones yet.
     ///
     /// # Errors
     /// The prefix can't be written to.
     pub fn copy(&self, host: &Host, prefix: &Prefix) -> Result<(), Error> {
         let folder = prefix.version(&self.version);
         if host.exists(&folder) {
-            return Ok(());
+            return self.fill(host, &folder);
         }
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            |source| Error::Write { path, source }
-        };
         let temporary = prefix.versions().join(format!(".{}", self.version));
         host.remove_all(&temporary)?;
         host.make_folder(&temporary)?;
+        self.fill(host, &temporary)?;
+        let renamed = fs::rename(host.path(&temporary), host.path(&folder));
+        renamed
+            .and_then(|()| sync_folder(&host.path(prefix.versions())))
+            .map_err(|source| Error::Write { path: folder, source })
+    }
+
+    /// Brings what a folder lacks, or has in another size.
+    fn fill(&self, host: &Host, folder: &Path) -> Result<(), Error> {
+        let size = |path: &Path| fs::metadata(path).map(|metadata| metadata.len()).ok();
         for name in &self.names {
-            let from = self.folder.join(name);
+            let (from, to) = (self.folder.join(name), folder.join(name));
+            if size(&from) == size(&host.path(&to)) {
+                continue;
+            }
             let bytes = fs::read(&from).map_err(|source| Error::Read { path: from, source })?;
-            host.write(&temporary.join(name), &Content { mode: 0o755, ..Content::new(bytes) })?;
+            host.write(&to, &Content { mode: 0o755, ..Content::new(bytes) })?;
         }
         for engine in ENGINES {
-            let link = host.path(temporary.join(format!("containerd-shim-{engine}-v1")));
-            symlink(SHIM, &link).map_err(failed(&link))?;
+            let path = folder.join(format!("containerd-shim-{engine}-v1"));
+            let link = host.path(folder).join(path.file_name().unwrap_or_default());
+            if !link.is_symlink() {
+                symlink(SHIM, &link).map_err(|source| Error::Write { path, source })?;
+            }
         }
-        fs::rename(host.path(&temporary), host.path(&folder)).map_err(failed(&folder))
+        Ok(())
     }
 
     /// Runs each on the node, and returns the engines that work there. An optional one that doesn't is left out: its
@@ -178,6 +191,13 @@ pub fn handlers(prefix: &Prefix, name: &str, engines: &[&str], containerd: (u32,
     [all].into_iter().chain(engines.iter().map(|engine| handler(format!("{name}-{engine}"), engine))).collect()
 }
 
+/// Whether a folder is one of a version, by its name, or half of one.
+#[must_use]
+pub fn is_version(name: &str) -> bool {
+    let build = name.trim_start_matches('.').rsplit_once('-').map(|(_, build)| build);
+    build.is_some_and(|build| build.len() == 12 && build.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// The version that new pods start by, if any.
 #[must_use]
 pub fn active(host: &Host, prefix: &Prefix) -> Option<String> {
@@ -201,6 +221,7 @@ pub fn activate(host: &Host, prefix: &Prefix, version: Option<&str>) -> Result<(
         Some(_) if link.is_dir() && !link.is_symlink() => Err(Error::Foreign(prefix.bin())),
         Some(version) => symlink(Path::new("versions").join(version), &temporary)
             .and_then(|()| fs::rename(&temporary, &link))
+            .and_then(|()| sync_folder(&folder))
             .map_err(failed),
     }
 }
@@ -263,6 +284,7 @@ mod tests {
         host.make_folder(&prefix.versions()).unwrap();
         let [a, b] = [&a, &b].map(|folder| Programs::in_folder(folder.path()).unwrap());
         assert_ne!(a.version(), b.version());
+        assert!(is_version(a.version()) && is_version(&format!(".{}", b.version())) && !is_version("1.0-beta"));
         for programs in [&a, &b, &a] {
             programs.copy(&host, &prefix).unwrap();
             activate(&host, &prefix, Some(programs.version())).unwrap();
@@ -274,6 +296,24 @@ mod tests {
         assert_eq!(host.names(&prefix.versions()), [a.version()]);
         activate(&host, &prefix, None).unwrap();
         assert_eq!(active(&host, &prefix), None);
+    }
+
+    #[test]
+    fn what_a_version_has_lost_is_brought_again() {
+        let (build, root) = (folder("a"), tempfile::tempdir().unwrap());
+        let (host, prefix) = (Host::new(root.path()), Prefix("/opt/lighter".into()));
+        host.make_folder(&prefix.versions()).unwrap();
+        let programs = Programs::in_folder(build.path()).unwrap();
+        programs.copy(&host, &prefix).unwrap();
+        let folder = host.path(prefix.version(programs.version()));
+        fs::remove_file(folder.join("lighter-native")).unwrap();
+        fs::remove_file(folder.join("containerd-shim-wamr-v1")).unwrap();
+        fs::write(folder.join("lighter-wasmtime"), "").unwrap();
+        programs.copy(&host, &prefix).unwrap();
+        for name in ["lighter-native", "lighter-wasmtime"] {
+            assert_eq!(fs::read_to_string(folder.join(name)).unwrap(), format!("{name} a"));
+        }
+        assert!(folder.join("containerd-shim-wamr-v1").exists());
     }
 
     #[test]

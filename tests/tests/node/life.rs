@@ -1,7 +1,7 @@
 //! Install, upgrade, uninstall.
 
 use lighter_tests::{
-    Suite,
+    Bed, Suite,
     cri::{
         Cri,
         api::{IdMapping, NamespaceMode, StatusRequest},
@@ -16,6 +16,7 @@ on_every_suite!(
     pods_run_through_an_upgrade,
     a_node_is_reached_through_its_root,
     systemd_is_asked_to_restart,
+    systemd_is_asked_again_where_a_restart_failed,
     what_it_can_is_announced,
     runtimes_that_are_there_by_default_stay,
 );
@@ -112,13 +113,34 @@ fn a_node_is_reached_through_its_root(suite: Suite) {
 
 fn systemd_is_asked_to_restart(suite: Suite) {
     let bed = node(suite);
-    let systemctl =
-        "#!/bin/sh\necho \"$*\" >>/run/bed/systemctl\n[ \"$1\" != restart ] || sh /etc/restart-containerd\n";
-    write(&bed, "/usr/bin/systemctl", systemctl);
-    bed.sh("chmod +x /usr/bin/systemctl").run().ok();
+    systemctl(&bed, "case $1 in is-active) echo active;; restart) sh /etc/restart-containerd;; esac");
     bed.cmd(&["lighter-node", "install", "--from", "/usr/local/bin"]).run().ok();
     let asked = read(&bed, "/run/bed/systemctl");
-    assert_eq!(asked, "is-active --quiet containerd.service\nrestart containerd.service\n");
+    assert_eq!(asked, "is-active containerd.service\nrestart containerd.service\n");
+}
+
+/// What stands for systemd's.
+#[track_caller]
+fn systemctl(bed: &Bed, does: &str) {
+    write(bed, "/usr/bin/systemctl", &format!("#!/bin/sh\necho \"$*\" >>/run/bed/systemctl\n{does}\n"));
+    bed.sh("chmod +x /usr/bin/systemctl").run().ok();
+}
+
+/// A unit that did not come up is not active, and is the one to restart all the same.
+fn systemd_is_asked_again_where_a_restart_failed(suite: Suite) {
+    let bed = node(suite);
+    let before = traces(&bed);
+    let does = "cd /run/bed\n\
+        case $1 in\n\
+        is-active) [ -e down ] || exec echo active; echo activating; exit 3;;\n\
+        restart) [ -e once ] && rm -f down && exec sh /etc/restart-containerd; touch once down; \
+        pid=$(cat containerd.pid); kill $pid; while [ -e /proc/$pid ]; do sleep 0.05; done; echo 'Job for containerd.service failed' >&2; exit 1;;\n\
+        esac";
+    systemctl(&bed, does);
+    let failed = bed.cmd(&["lighter-node", "install", "--from", "/usr/local/bin"]).run().expect(1);
+    assert!(failed.stderr.contains("Job for containerd.service failed"), "{failed}");
+    assert_eq!(traces(&bed), before);
+    assert!(Cri::connect(&bed).pod("runc", "after").run().is_ready());
 }
 
 /// A kubelet allows a pod what containerd has from `-info`, which containerd 1.7 asks nobody for.

@@ -8,6 +8,7 @@ use crate::{
     config::{self, Addition, Document, Merged},
     daemon::Daemon,
     distribution::{Distribution, Place},
+    host::Content,
     journal::{Change, Journal},
 };
 
@@ -96,7 +97,8 @@ impl<D: Daemon> Node<'_, D> {
                 rendered.take_out(addition, None);
                 let text = format!("{rendered}\n{}", config::tables(rendered.version(), path, addition)?);
                 let candidate = self.prefix.state().join("candidate.toml");
-                Change::new(&candidate, text.clone()).make(&self.host)?;
+                // A registry's password may be in it.
+                self.host.write(&candidate, &Content { mode: 0o600, ..Content::new(text.clone()) })?;
                 let dumped = self.daemon.dump(Some(&candidate)).await;
                 self.host.remove(&candidate)?;
                 (Merged::parse(path, &dumped.map_err(refused)?.unwrap_or(text)).map_err(refused)?, path)

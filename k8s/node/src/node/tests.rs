@@ -317,6 +317,40 @@ fn a_folder_of_others_is_no_prefix() {
 }
 
 #[test]
+fn folders_of_others_are_not_removed_with_ours() {
+    for folder in ["state", "versions"] {
+        let bench = Bench::of("containerd 1.7");
+        fs::create_dir_all(bench.root.path().join("opt/lighter/state")).unwrap();
+        // As theirs may have one.
+        fs::write(bench.root.path().join("opt/lighter/state/lock"), "").unwrap();
+        fs::create_dir_all(bench.root.path().join(format!("opt/lighter/{folder}/1"))).unwrap();
+        fs::write(bench.root.path().join(format!("opt/lighter/{folder}/1/theirs")), "x").unwrap();
+        let before = bench.tree();
+        for outcome in [bench.install(0), bench.uninstall()] {
+            assert!(matches!(outcome, Err(Error::Foreign(_))), "{outcome:?}");
+            assert_eq!(bench.tree(), before);
+        }
+    }
+}
+
+/// As after a restart that failed, which an uninstallation is to cure.
+#[test]
+fn pods_of_a_containerd_that_was_down_keep_their_programs() {
+    let bench = Bench::of("containerd 1.7");
+    let before = bench.tree();
+    bench.install(0).unwrap();
+    bench.fake.pods.borrow_mut().push(Running { handler: "lighter".to_owned(), started: now() });
+    bench.fake.known.replace(None);
+    let error = bench.uninstall().unwrap_err();
+    assert!(matches!(error, Error::InUse(1)), "{error}");
+    assert!(bench.fake.host.exists("/opt/lighter/bin/containerd-shim-lighter-v1"));
+    assert!(!bench.fake.known.borrow().as_ref().unwrap().contains(&"lighter".to_owned()));
+    bench.fake.pods.borrow_mut().clear();
+    bench.uninstall().unwrap();
+    assert_eq!(bench.tree(), before);
+}
+
+#[test]
 fn a_configuration_that_others_changed_is_repaired_and_keeps_their_change() {
     let bench = Bench::of("containerd 1.7");
     bench.install(0).unwrap();

@@ -75,13 +75,26 @@ pub(super) fn cases() -> Vec<Case> {
             etc(V2),
             &["/etc/containerd/lighter.toml", "/etc/containerd/config.toml"],
         ),
-        case("containerd 2.2", (2, 2), Containerd, etc(V3), &["/etc/containerd/conf.d/lighter.toml"]),
+        case(
+            "containerd 2.2",
+            (2, 2),
+            Containerd,
+            etc(V3),
+            &["/etc/containerd/lighter.toml", "/etc/containerd/config.toml"],
+        ),
+        case(
+            "containerd 2.2 with its default file",
+            (2, 2),
+            Containerd,
+            etc(&format!("imports = ['/etc/containerd/conf.d/*.toml']\n{V3}")),
+            &["/etc/containerd/conf.d/lighter.toml"],
+        ),
         case(
             "containerd 2.3",
             (2, 3),
             Containerd,
             etc(&V3.replace("version = 3", "version = 4")),
-            &["/etc/containerd/conf.d/lighter.toml"],
+            &["/etc/containerd/lighter.toml", "/etc/containerd/config.toml"],
         ),
         case(
             "kind",

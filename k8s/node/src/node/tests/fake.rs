@@ -75,10 +75,7 @@ impl Fake {
 
     fn merge_imports(&self, path: &Path, mut merged: Table) -> Result<Table, String> {
         let imports = merged.get("imports").and_then(Value::as_array).cloned();
-        let imports = match imports {
-            None if self.version >= (2, 2) => vec![Value::from("/etc/containerd/conf.d/*.toml")],
-            imports => imports.unwrap_or_default(),
-        };
+        let imports = imports.unwrap_or_default();
         let k0s = (self.layout.distribution == Distribution::K0s).then(|| Value::from("/etc/k0s/containerd.d/*.toml"));
         let folder = path.parent().unwrap();
         for import in imports.iter().chain(&k0s).filter_map(Value::as_str) {
@@ -145,6 +142,9 @@ impl Daemon for Fake {
     async fn dump(&self, path: Option<&Path>) -> Result<Option<String>, Error> {
         let merged = self.whole(path);
         let path = path.unwrap_or(&self.layout.config);
+        if path.ends_with("candidate.toml") {
+            assert_eq!(self.host.read(path).unwrap().unwrap().mode, 0o600, "it holds what the rendered one does");
+        }
         let merged = merged.map_err(|why| Error::Broken { path: path.to_owned(), why })?;
         Ok(Some(toml::to_string(&merged).unwrap()))
     }
@@ -179,6 +179,7 @@ impl Daemon for Fake {
     }
 
     async fn running(&self, handlers: &[String]) -> Result<Vec<Running>, Error> {
+        self.handlers().await?;
         Ok(self.pods.borrow().iter().filter(|pod| handlers.contains(&pod.handler)).cloned().collect())
     }
 }

@@ -64,6 +64,10 @@ fn provoked() -> Vec<(&'static [&'static str], Error)> {
             &["can't be written to"],
             failing(|bench| fs::write(bench.root.path().join("opt/lighter"), "a file").unwrap()),
         ),
+        (
+            &["is there and not ours"],
+            failing(|bench| fs::create_dir_all(bench.root.path().join("opt/lighter/bin")).unwrap()),
+        ),
         (&["does not run on this node"], failing(|bench| bench.fake.fails.borrow_mut().push("lighter-native".into()))),
         (&["containerd would lose or change"], failing(|bench| bench.fake.replaces.set(true))),
         (&["containerd does not see", "in its configuration"], Bench::new(importing).install(0).unwrap_err()),
