@@ -54,7 +54,8 @@ Runs WebAssembly containers under containerd. containerd starts it; people name 
   docker run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE
   ctr run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE NAME
 
-It must be on containerd's PATH, with the runners (lighter-wasmtime, lighter-compile) beside it.
+It must be on containerd's PATH, with the programs that it starts (lighter-wasmtime, lighter-compile, lighter-fetch,
+lighter-native, and what other engines have) beside it.
 
 Actions of containerd: start, delete, -info. See also: -v";
 

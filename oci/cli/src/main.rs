@@ -37,6 +37,9 @@ use crate::{commands::Command, output::Output};
 ///   docker run --runtime io.containerd.lighter.v1 --platform wasi/wasm ghcr.io/me/hello:1
 ///   ctr run --runtime io.containerd.lighter.v1 --platform wasi/wasm ghcr.io/me/hello:1 h
 ///
+/// Images are kept in $LIGHTER_STORE, which is /var/lib/lighter/store for root and ~/.local/share/lighter/store for others
+/// unless it is set.
+///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage. `run` gives the guest's own, 124 after a timeout, 125 if it could not start.
 #[derive(Parser)]
 #[command(name = "lighter", version = output::VERSION, verbatim_doc_comment, max_term_width = 120)]

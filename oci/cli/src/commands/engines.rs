@@ -21,7 +21,7 @@ Examples:
 
 Which engine runs a container is said by the first of these that says something: the annotation run.lighter.engine; the
 runtime's name, such as io.containerd.wamr.v1; the options that containerd's or Docker's configuration has for the runtime;
-/etc/lighter/config.toml. Otherwise it is the first of the list. `lighter run --engine` comes before all of them.
+/etc/lighter/config.toml. Otherwise it is Wasmtime. `lighter run --engine` comes before all of them.
 
 Exit code 1 if no installed engine can run the binary.")]
 pub(crate) struct Args {
