@@ -150,7 +150,7 @@ impl Module {
         if let Some(digest) = &self.digest {
             return Ok(digest.clone());
         }
-        let digest = digest_of(&mut self.file)?;
+        let digest = digest_of(&mut self.file, self.len)?;
         self.digest = Some(digest.clone());
         Ok(digest)
     }
@@ -165,13 +165,15 @@ pub(crate) fn candidates(arg: &str, cwd: &Path, path_env: Option<&str>) -> Vec<P
     folders.map(|f| Path::new(f).join(arg)).chain([cwd.join(arg)]).collect()
 }
 
-/// SHA-256 of a file's bytes, as 64 hex digits. Leaves the file at the start.
-pub(crate) fn digest_of(file: &mut File) -> io::Result<String> {
+/// SHA-256 of a file's first `len` bytes, as 64 hex digits. It may grow meanwhile, faster than it is read. Leaves the file at the
+/// start.
+pub(crate) fn digest_of(file: &mut File, len: u64) -> io::Result<String> {
     file.rewind()?;
+    let mut first = Read::by_ref(file).take(len);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     loop {
-        match file.read(&mut buffer)? {
+        match first.read(&mut buffer)? {
             0 => break,
             n => hasher.update(&buffer[..n]),
         }

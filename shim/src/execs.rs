@@ -35,6 +35,8 @@ pub(crate) struct Exec<E> {
     request: ExecRequest,
     phase: Mutex<ExecPhase>,
     process: OnceLock<E>,
+    /// Turns true when nobody waits for its start any more.
+    unwanted: watch::Sender<bool>,
     exit: watch::Sender<Option<Exit>>,
 }
 
@@ -72,6 +74,7 @@ impl<E: Execution> Execs<E> {
             request,
             phase: Mutex::new(ExecPhase::Added),
             process: OnceLock::new(),
+            unwanted: watch::Sender::new(false),
             exit: watch::Sender::new(None),
         }));
         publish(events, event);
@@ -95,9 +98,10 @@ impl<E: Execution> Execs<E> {
         }
     }
 
-    /// Removes one that does not run. Returns its pid and how it ended.
+    /// Removes one that does not run. Returns its pid and how it ended. One that is still being started is given up.
     pub(crate) async fn delete(&self, id: &str) -> Result<(u32, Exit), Error> {
         let exec = self.get(id)?;
+        exec.unwanted.send_replace(true);
         let exit = match *exec.phase.lock().await {
             ExecPhase::Stopped(exit) => exit,
             ExecPhase::Added => Exit { status: 0, at: SystemTime::now() },
@@ -124,7 +128,7 @@ impl<E: Execution> Exec<E> {
         if *phase != ExecPhase::Added {
             return Err(self.wrong_phase(*phase, "it can be started once"));
         }
-        let process = match sandbox.exec(&self.request).await {
+        let process = match sandbox.exec(&self.request, self.unwanted.subscribe()).await {
             Ok(process) => self.process.get_or_init(|| process),
             Err(error) => {
                 let exit = Exit { status: NOT_STARTED, at: SystemTime::now() };

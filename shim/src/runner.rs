@@ -7,6 +7,7 @@ use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, OnceLock},
 };
 
@@ -17,7 +18,7 @@ use lighter_launch::{Child, Folders, GuestStdio, Inherited, Init, Runner, antici
 use lighter_oci::{
     By, Cache, Cgroup, Choice, Config, ContainerImage, Guest, Hooks, Plan, PlanRequest, Program, Source, listed,
 };
-use lighter_runtime_api::protocol::ExecPlan;
+use lighter_runtime_api::protocol::{ExecPlan, started_at};
 use oci_spec::runtime::{LinuxMemory, LinuxNamespaceType, LinuxResources, Spec};
 
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
     oom::OutOfMemory,
     pod::Pod,
     rootfs,
-    sandbox::{CreateRequest, ExecRequest, Execution, Exit, Launcher, Sandbox, Size},
+    sandbox::{CreateRequest, ExecRequest, Execution, Exit, Launcher, Sandbox, Size, Unwanted},
     stats::Figures,
     stdio::{Opened, Streams, Wanted},
     update::update,
@@ -147,6 +148,7 @@ pub(crate) struct RunnerSandbox {
     /// Whether the kernel ends whatever is in it with its init.
     own_pids: bool,
     init: Init,
+    init_started: u64,
     streams: Streams,
     cgroup: Cgroup,
     figures: Figures,
@@ -219,7 +221,7 @@ impl Leftovers {
 impl Launcher for Runners {
     type Sandbox = RunnerSandbox;
 
-    async fn create(&self, request: &CreateRequest) -> Result<RunnerSandbox, Error> {
+    async fn create(&self, request: &CreateRequest, unwanted: Unwanted) -> Result<RunnerSandbox, Error> {
         anticipate_move();
         let mounted = (!request.rootfs.is_empty()).then(|| request.bundle.join("rootfs"));
         if let Some(target) = &mounted {
@@ -232,7 +234,7 @@ impl Launcher for Runners {
             rootfs: mounted.clone(),
             hooks: Hooks::default(),
         };
-        let created = self.launch(request, mounted.as_deref(), &mut leftovers).await;
+        let created = self.launch(request, mounted.as_deref(), &mut leftovers, unwanted).await;
         if created.is_err() {
             match leftovers.remove().await {
                 Ok(()) => self.pod.forget(&request.id),
@@ -249,6 +251,7 @@ impl Runners {
         request: &CreateRequest,
         rootfs: Option<&Path>,
         leftovers: &mut Leftovers,
+        unwanted: Unwanted,
     ) -> Result<RunnerSandbox, Error> {
         let (options, node) = (&request.options, Config::of_node()?);
         let mut plan = Plan::read(&PlanRequest {
@@ -273,7 +276,7 @@ impl Runners {
         let path = self.runner(&engine);
         let executable = self.executable(&engine)?;
         let runner = Runner::spawn(&executable, &plan, guest).map_err(|error| self.explain(&engine, &path, error))?;
-        let init = runner.created().await?;
+        let init = unless(unwanted, &runner, runner.created()).await?;
         let streams = opened.connect(wanted, size).await?;
         let folders = Folders::of(init.pid()).map_err(Error::system("find the container's cgroup"))?;
         leftovers.cgroup = Some(Known::Folders(folders.clone(), plan.cgroup.clone()));
@@ -286,6 +289,7 @@ impl Runners {
             program: plan.program,
             entrypoint: plan.entrypoint,
             own_pids,
+            init_started: started_at(init.pid()).map_err(Error::system("look at the container's init"))?,
             init,
             streams,
             cgroup: plan.cgroup,
@@ -296,6 +300,23 @@ impl Runners {
             leftovers: leftovers.clone(),
         })
     }
+}
+
+/// What a runner makes. Once nobody wants it any more the runner is killed, and fails: it may wait long for a compiler, and
+/// keeps the root filesystem busy. What it had made by then is made.
+async fn unless<T>(
+    mut unwanted: Unwanted,
+    runner: &Runner,
+    made: impl Future<Output = Result<T, lighter_launch::Error>>,
+) -> Result<T, lighter_launch::Error> {
+    let mut made = pin!(made);
+    tokio::select! {
+        biased;
+        made = &mut made => return made,
+        Ok(_) = unwanted.wait_for(|unwanted| *unwanted) => {}
+    }
+    let _ = runner.kill(rustix::process::Signal::KILL);
+    made.await
 }
 
 /// The operation of a [`Bound`].
@@ -390,7 +411,7 @@ impl Sandbox for RunnerSandbox {
         Ok(())
     }
 
-    async fn exec(&self, request: &ExecRequest) -> Result<RunnerExec, Error> {
+    async fn exec(&self, request: &ExecRequest, unwanted: Unwanted) -> Result<RunnerExec, Error> {
         let (options, node) = (&self.options, Config::of_node()?);
         // With what is mounted in it, which the bundle's does not show. The dot, because a root must not be a link.
         let rootfs = PathBuf::from(format!("/proc/{}/root/.", self.pid()));
@@ -413,13 +434,13 @@ impl Sandbox for RunnerSandbox {
         let (guest, opened) = Opened::new(wanted, request.terminal, &self.bundle, &mut plan).await?;
         let folders = Folders::of(self.pid()).map_err(Error::system("find the container's cgroup"))?;
         let cgroups = folders.paths().map(Path::to_owned).collect();
-        let plan = ExecPlan { plan, init: self.pid().cast_signed(), cgroups };
+        let plan = ExecPlan { plan, init: self.pid().cast_signed(), init_started: self.init_started, cgroups };
         let guest = inherited(guest, self.bound.as_ref())?;
         let path = self.runners.runner(&engine);
         let executable = self.runners.executable(&engine)?;
         let runner = Runner::spawn_exec(&executable, &plan, guest)
             .map_err(|error| self.runners.explain(&engine, &path, error))?;
-        let process = runner.joined().await?;
+        let process = unless(unwanted, &runner, runner.joined()).await?;
         match opened.connect(wanted, size).await {
             Ok(streams) => Ok(RunnerExec { id: request.id.clone(), process, streams }),
             Err(error) => {

@@ -7,6 +7,7 @@ use containerd_shim_protos::{protobuf::well_known_types::any::Any, types::mount:
 pub(crate) use lighter_launch::Exit;
 use lighter_oci::Config;
 use oci_spec::runtime::{LinuxResources, Process};
+use tokio::sync::watch;
 
 use crate::{error::Error, stdio::StdioPaths};
 
@@ -41,13 +42,17 @@ pub(crate) struct Size {
     pub(crate) rows: u16,
 }
 
+/// Turns true when nobody waits any more for what is being made.
+pub(crate) type Unwanted = watch::Receiver<bool>;
+
 /// Makes sandboxes.
 #[async_trait]
 pub(crate) trait Launcher: Send + Sync + 'static {
     type Sandbox: Sandbox;
 
-    /// Builds a sandbox whose init waits for [`Sandbox::start`]. On an error nothing of it is left.
-    async fn create(&self, request: &CreateRequest) -> Result<Self::Sandbox, Error>;
+    /// Builds a sandbox whose init waits for [`Sandbox::start`]. On an error nothing of it is left; that nobody wants it any
+    /// more is one.
+    async fn create(&self, request: &CreateRequest, unwanted: Unwanted) -> Result<Self::Sandbox, Error>;
 }
 
 /// A process that runs in a container beside its init.
@@ -80,8 +85,9 @@ pub(crate) trait Sandbox: Send + Sync + 'static {
     /// Lets the guest run. Returns when its first instruction is next.
     async fn start(&self) -> Result<(), Error>;
 
-    /// Runs another program in the container. Returns when its first instruction is next.
-    async fn exec(&self, request: &ExecRequest) -> Result<Self::Execution, Error>;
+    /// Runs another program in the container. Returns when its first instruction is next. That nobody wants it any more is
+    /// an error.
+    async fn exec(&self, request: &ExecRequest, unwanted: Unwanted) -> Result<Self::Execution, Error>;
 
     /// Resolves when the init has ended. Called once.
     async fn exited(&self) -> Exit;

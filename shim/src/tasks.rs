@@ -30,7 +30,7 @@ use crate::{
     error::Error,
     events::{Publish, publish},
     execs::{Exec, Execs},
-    sandbox::{CreateRequest, ExecRequest, Exit, Launcher, Sandbox},
+    sandbox::{CreateRequest, ExecRequest, Exit, Launcher, Sandbox, Unwanted},
     stdio::StdioPaths,
 };
 
@@ -47,7 +47,8 @@ pub(crate) struct Tasks<L: Launcher> {
 }
 
 enum Slot<S: Sandbox> {
-    Reserved,
+    /// Its sandbox is being built, unless this turns true.
+    Reserved(watch::Sender<bool>),
     Task(Arc<Task<S>>),
 }
 
@@ -94,7 +95,7 @@ impl<L: Launcher> Tasks<L> {
     /// Creates a task. Returns its init's pid.
     pub(crate) async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<u32, Error> {
         let reservation = self.reserve(&request.id)?;
-        let sandbox = self.launcher.create(&request).await?;
+        let sandbox = self.launcher.create(&request, reservation.unwanted.clone()).await?;
         let pid = sandbox.pid();
         let CreateRequest { id, bundle, rootfs, stdio, terminal, .. } = request;
         let task = Arc::new(Task {
@@ -192,11 +193,12 @@ impl<L: Launcher> Tasks<L> {
         Ok(())
     }
 
-    /// Kills whatever runs, as far as it does.
+    /// Kills whatever runs, as far as it does, and gives up what is being made.
     pub(crate) fn kill_all(&self) {
         for slot in self.lock().values() {
-            if let Slot::Task(task) = slot {
-                let _ = task.sandbox.kill(libc::SIGKILL.unsigned_abs(), true);
+            match slot {
+                Slot::Reserved(unwanted) => drop(unwanted.send_replace(true)),
+                Slot::Task(task) => drop(task.sandbox.kill(libc::SIGKILL.unsigned_abs(), true)),
             }
         }
     }
@@ -245,7 +247,13 @@ impl<L: Launcher> Tasks<L> {
     }
 
     /// Removes a stopped task, or one that was never started. Returns its pid and how it ended.
+    ///
+    /// One that is still being made is given up: containerd asks so when its own client has waited too long.
     pub(crate) async fn delete(&self, id: &str) -> Result<(u32, Exit), Error> {
+        if let Some(unwanted) = self.reserved(id) {
+            unwanted.send_replace(true);
+            unwanted.closed().await;
+        }
         let task = self.get(id)?;
         let phase = *task.phase.lock().await;
         let exit = match phase {
@@ -309,7 +317,14 @@ impl<L: Launcher> Tasks<L> {
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Task<L::Sandbox>>, Error> {
         match self.lock().get(id) {
             Some(Slot::Task(task)) => Ok(Arc::clone(task)),
-            Some(Slot::Reserved) | None => Err(Error::NotFound(id.to_owned())),
+            Some(Slot::Reserved(_)) | None => Err(Error::NotFound(id.to_owned())),
+        }
+    }
+
+    fn reserved(&self, id: &str) -> Option<watch::Sender<bool>> {
+        match self.lock().get(id) {
+            Some(Slot::Reserved(unwanted)) => Some(unwanted.clone()),
+            Some(Slot::Task(_)) | None => None,
         }
     }
 
@@ -317,8 +332,9 @@ impl<L: Launcher> Tasks<L> {
         match self.lock().entry(id.to_owned()) {
             std::collections::hash_map::Entry::Occupied(_) => Err(Error::Exists(id.to_owned())),
             std::collections::hash_map::Entry::Vacant(slot) => {
-                slot.insert(Slot::Reserved);
-                Ok(Reservation { tasks: self, id: Some(id.to_owned()) })
+                let (sender, unwanted) = watch::channel(false);
+                slot.insert(Slot::Reserved(sender));
+                Ok(Reservation { tasks: self, id: Some(id.to_owned()), unwanted })
             }
         }
     }
@@ -339,6 +355,8 @@ impl<S: Sandbox> Task<S> {
 struct Reservation<'a, L: Launcher> {
     tasks: &'a Tasks<L>,
     id: Option<String>,
+    /// Dropped last: who gives it up waits for that.
+    unwanted: Unwanted,
 }
 
 impl<L: Launcher> Reservation<'_, L> {

@@ -82,7 +82,7 @@ impl Modules {
         };
         let noted = checked::is_noted(&file, &path);
         if file.metadata().map_err(failed)?.size() != layer.size
-            || !noted && digest_of(&mut file).map_err(failed)? != layer.digest
+            || !noted && digest_of(&mut file, layer.size).map_err(failed)? != layer.digest
         {
             return remove_entry(&path).map(|()| None);
         }

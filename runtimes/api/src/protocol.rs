@@ -1,6 +1,6 @@
 //! What passes between the daemon and a runner: descriptors with fixed numbers, and status lines.
 
-use std::{os::fd::RawFd, path::PathBuf};
+use std::{fs, io, os::fd::RawFd, path::PathBuf};
 
 use lighter_oci::Plan;
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,22 @@ pub struct ExecPlan {
     pub plan: Plan,
     /// The container's init, in the daemon's PID namespace.
     pub init: i32,
+    /// When it was started ([`started_at`]): its number may be another process's by now.
+    pub init_started: u64,
     /// The folders of the container's cgroup, one a hierarchy.
     pub cgroups: Vec<PathBuf>,
+}
+
+/// When a process was started, in clock ticks since the machine was. Source: proc_pid_stat(5), field 22.
+///
+/// # Errors
+/// There is no such process.
+pub fn started_at(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in brackets, may hold any byte.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_whitespace().nth(19).and_then(|ticks| ticks.parse().ok());
+    ticks.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a process's stat is of another form"))
 }
 
 /// One line of JSON: first `Created` or `Failed` from the creating process, then, after the start signal, from the

@@ -9,7 +9,7 @@ use std::{
 
 use lighter_oci::{Module, Plan};
 use lighter_runtime_api::{
-    About, Backend, COMMIT, Identity, MemoryBound,
+    About, Backend, COMMIT, Identity, Isolation, MemoryBound,
     protocol::{ExecPlan, FD_BOUND, FD_STATUS, FD_STDERR, FD_STDIN, FD_STDOUT, Status},
 };
 use nix::sys::signal::Signal;
@@ -64,15 +64,7 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
             ExitCode::SUCCESS
         }
         ["--help" | "-h"] => {
-            println!(
-                "Runs one WebAssembly container on {} {}.\n\n\
-                 The shim starts it as `lighter-{} create`, or `exec` for another process of the container, with the\n\
-                 plan on standard input and the process's streams on descriptors {FD_STATUS} to {FD_BOUND}. To run an image, use the shim:\n\n  \
-                 docker run --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE\n  \
-                 ctr run --rm --runtime io.containerd.lighter.v1 --platform wasi/wasm IMAGE NAME\n\n\
-                 `lighter-{} about` prints what the engine can run. {COMPILE_USAGE}",
-                identity.name, identity.version, identity.name, identity.name
-            );
+            println!("{}", help(&identity, backend.isolation()));
             ExitCode::SUCCESS
         }
         _ => {
@@ -85,9 +77,28 @@ pub fn main<B: Backend>(backend: B) -> ExitCode {
     }
 }
 
-const COMPILE_USAGE: &str = "\
-`compile --cache FOLDER --cache-bytes N [--compilers N] [--background] < MODULE`\nfills the cache with the module's code, and prints its \
-digest and whether it had to be made, as JSON.";
+/// What `--help` prints.
+fn help(Identity { name, version, compiler }: &Identity, isolation: Isolation) -> String {
+    let (runs, platform) = match isolation {
+        Isolation::Sealed => (format!("WebAssembly container on {name} {version}"), " --platform wasi/wasm"),
+        Isolation::Own => (format!("container of a native program, by libcontainer {version}"), ""),
+    };
+    let mut help = format!(
+        "Runs one {runs}.\n\n\
+         The shim starts it as `lighter-{name} create`, or `exec` for another process of the container, with the\n\
+         plan on standard input and the process's streams on descriptors {FD_STATUS} to {FD_BOUND}. To run an image, use\n\
+         the shim:\n\n  \
+         docker run --runtime io.containerd.lighter.v1{platform} IMAGE\n  \
+         ctr run --rm --runtime io.containerd.lighter.v1{platform} IMAGE NAME\n\n\
+         `lighter-{name} about` prints what the engine can run."
+    );
+    if compiler.is_some() {
+        help += " `compile --cache FOLDER --cache-bytes N [--compilers N] [--background]\n\
+                 < MODULE` fills the cache with the module's code, and prints its digest and whether it had to be\n\
+                 made, as JSON.";
+    }
+    help
+}
 
 /// `lighter compile` and the runner itself start this.
 fn run_compile<B: Backend>(backend: &B, options: &[&str]) -> ExitCode {

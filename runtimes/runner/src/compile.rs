@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, OnceCell},
     env,
     fs::File,
-    io::{self, Seek},
+    io::{self, Read, Seek},
     num::NonZeroU32,
     os::unix::process::ExitStatusExt,
     path::Path,
@@ -24,6 +24,10 @@ use crate::{Error, background, compiler};
 const LARGE: u64 = 1 << 20;
 /// How long a start may wait for a compiler without a word about it.
 const LATE: Duration = Duration::from_secs(1);
+/// Bytes of a module from which on nobody compiles it: a compiler has 6 GiB for it, its code and all in between.
+const MODULE: u64 = 1 << 30;
+/// Bytes that are read of what a compiler says.
+const SAID: u64 = 64 << 10;
 /// Asks a compiler for code that is made quickly.
 pub(crate) const BASELINE: &str = "--baseline";
 
@@ -46,7 +50,7 @@ pub(crate) fn load<B: Backend>(backend: &B, plan: &Plan, mut module: Module) -> 
         return Ok(Compiled { loaded, notes: Vec::new(), background: None });
     };
     let cache = Cache::open(&plan.cache, plan.cache_bytes)?;
-    let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
+    let digest = digest(&mut module)?;
     let key = Key { fingerprint: compiler.fingerprint.clone(), digest, tier: Tier::Optimised };
     let slots = Some(Slots::new(plan.compilers));
     let work = Work { cache: &cache, key, compiler: &compiler, slots, module: &module, copy: OnceCell::new() };
@@ -84,7 +88,7 @@ pub(crate) struct Target<'a> {
 pub(crate) fn fill(compiler: &Compiler, target: &Target<'_>, mut module: Module) -> Result<(String, bool), Error> {
     let Target { cache, cache_bytes, compilers, in_background } = *target;
     let cache = Cache::open(cache, cache_bytes)?;
-    let digest = module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })?;
+    let digest = digest(&mut module)?;
     let key = Key { fingerprint: compiler.fingerprint.clone(), digest: digest.clone(), tier: Tier::Optimised };
     let _turn = if in_background { Some(cache.background_turn()?) } else { None };
     let slots = (!in_background).then(|| Slots::new(compilers));
@@ -185,7 +189,7 @@ impl Work<'_> {
         }
         let mut scratch = self.cache.scratch()?;
         rewound(&self.module.file)
-            .and_then(|mut file| io::copy(&mut file, &mut scratch))
+            .and_then(|file| io::copy(&mut file.take(self.module.len), &mut scratch))
             .and_then(|_| scratch.rewind())
             .map_err(|source| self.unreadable(source))?;
         let mut copy = Module::of_file(scratch, &self.module.path.to_string_lossy(), None)?;
@@ -198,6 +202,15 @@ impl Work<'_> {
     fn unreadable(&self, source: io::Error) -> Error {
         Error::ReadModule { path: self.module.path.clone(), source }
     }
+}
+
+/// A module's digest, unless nobody compiles one so large. Its file may be a container's, which could make it any length, and
+/// takes no disk for that.
+fn digest(module: &mut Module) -> Result<String, Error> {
+    if module.len > MODULE {
+        return Err(Error::ModuleTooLarge { path: module.path.clone(), size: module.len, most: MODULE });
+    }
+    module.digest().map_err(|source| Error::ReadModule { path: module.path.clone(), source })
 }
 
 fn code(kind: lighter_oci::Kind, entry: &Entry) -> Result<Code, Error> {
@@ -233,25 +246,29 @@ fn run(compiler: &Compiler, tier: Tier, module: &Module, output: &File) -> Resul
     let runner = env::current_exe().unwrap_or_default();
     let path = runner.with_file_name(compiler.program);
     let failed = |source| Error::RunProgram { path: path.clone(), source };
-    let result = Command::new(&path)
+    let mut child = Command::new(&path)
         .args((tier == Tier::Baseline).then_some(BASELINE))
         .env_clear()
         .stdin(rewound(&module.file).map_err(failed)?)
         .stdout(output.try_clone().map_err(failed)?)
         .stderr(Stdio::piped())
-        .output()
+        .spawn()
         .map_err(failed)?;
-    if result.status.success() {
+    let mut said = Vec::new();
+    // No more than that, for a module may have taken it over.
+    let read = child.stderr.take().map_or(Ok(0), |stderr| stderr.take(SAID).read_to_end(&mut said));
+    let status = read.and_then(|_| child.wait()).map_err(failed)?;
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&result.stderr);
-    let why = match (said.lines().last(), result.status.signal()) {
+    let said = String::from_utf8_lossy(&said);
+    let why = match (said.lines().last(), status.signal()) {
         (Some(line), None) => line.to_owned(),
         // An allocation failure aborts, the CPU limit sends SIGXCPU.
         (_, Some(signal)) => format!(
             "the compiler was ended by signal {signal}: the module needs more memory or time than a compilation may take"
         ),
-        (None, None) => format!("the compiler ended with {}", result.status),
+        (None, None) => format!("the compiler ended with {status}"),
     };
     Err(Error::Compile { module: module.path.clone(), why })
 }

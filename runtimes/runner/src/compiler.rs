@@ -19,6 +19,7 @@ use nix::sys::{
     prctl::set_pdeathsig,
     resource::{Resource, setrlimit},
     signal::Signal,
+    stat::{SFlag, fstat},
     sysinfo::sysinfo,
 };
 
@@ -26,8 +27,12 @@ use crate::compile::BASELINE;
 
 /// Address space that a compilation may take, in bytes.
 const MEMORY: u64 = 6 << 30;
-/// CPU time that a compilation may take, over all threads.
+/// CPU time that a compilation may take, over all threads, at most.
 pub(crate) const TIME: Duration = Duration::from_secs(900);
+/// CPU time that every compilation may take, and what it may take for each MiB of the module beside. Others wait for its place, so
+/// that a small module must not have it for long: optimisers take 0.4 s, LLVM a few.
+const TIME_EACH: Duration = Duration::from_secs(60);
+const TIME_MEBIBYTE: Duration = Duration::from_secs(20);
 /// Compilers at once that every machine has: with one alone, a large module would hold up all the small ones.
 const FEWEST: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
@@ -91,12 +96,36 @@ fn bound() -> nix::Result<()> {
     // Without the runner that started it, nobody takes its code, and it would work beside those that are counted.
     set_pdeathsig(Signal::SIGKILL)?;
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY)?;
-    setrlimit(Resource::RLIMIT_CPU, TIME.as_secs(), TIME.as_secs())
+    // Its output comes out of its memory. One that a module has taken over must not fill the disk either.
+    setrlimit(Resource::RLIMIT_FSIZE, MEMORY, MEMORY)?;
+    let time = time(module_bytes()).as_secs();
+    setrlimit(Resource::RLIMIT_CPU, time, time)
+}
+
+/// Of the module, where it is a file.
+fn module_bytes() -> Option<u64> {
+    let module = fstat(io::stdin()).ok()?;
+    let is_file = SFlag::from_bits_truncate(module.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG;
+    is_file.then(|| module.st_size.unsigned_abs())
+}
+
+/// CPU time for a module of that many bytes.
+fn time(bytes: Option<u64>) -> Duration {
+    let mebibytes = bytes.map(|bytes| u32::try_from(bytes >> 20).unwrap_or(u32::MAX));
+    mebibytes.map_or(TIME, |mebibytes| TIME_MEBIBYTE.saturating_mul(mebibytes).saturating_add(TIME_EACH).min(TIME))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_is_by_size() {
+        let table = [(Some(0), 60), (Some(1 << 20), 80), (Some(30 << 20), 660), (Some(u64::MAX), 900), (None, 900)];
+        for (bytes, seconds) in table {
+            assert_eq!(time(bytes).as_secs(), seconds, "{bytes:?}");
+        }
+    }
 
     #[test]
     fn as_many_as_cpus_and_memory_have_room_for() {

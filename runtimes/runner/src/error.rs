@@ -36,6 +36,18 @@ pub enum Error {
         /// As the guest would see it.
         path: PathBuf,
     },
+    /// No compiler has memory for it.
+    #[error(
+        "module {path} has {size} bytes, more than the {most} that one may have to be compiled; keep data in files beside it"
+    )]
+    ModuleTooLarge {
+        /// As the guest would see it.
+        path: PathBuf,
+        /// Bytes.
+        size: u64,
+        /// Bytes.
+        most: u64,
+    },
     /// The compiler, the fetcher or the runner itself can't be run.
     #[error("run {path}: {source}; is Lighter installed completely?")]
     RunProgram {

@@ -28,6 +28,9 @@ const MEMORY: u64 = 2 << 30;
 /// Bytes that it may answer.
 const MOST: u64 = 64 << 10;
 
+/// Bytes of an error that are told: names out of a module may be in it, of any length.
+const WORDS: usize = 8 << 10;
+
 /// What `lighter engines --for` prints.
 #[derive(Deserialize)]
 struct Verdict {
@@ -44,8 +47,13 @@ struct Engine {
 pub(crate) fn message(error: &Error, engine: &str) -> String {
     let others = if is_of_engine(error) { others(engine).unwrap_or_default() } else { Vec::new() };
     let names: Vec<_> = others.iter().map(String::as_str).collect();
+    let mut error = error.to_string();
+    if error.len() > WORDS {
+        error.truncate(error.floor_char_boundary(WORDS));
+        error.push('…');
+    }
     match names[..] {
-        [] => error.to_string(),
+        [] => error,
         [first, ..] => format!(
             "{error}; {} can run it: set the annotation {ANNOTATION_PREFIX}engine={first}",
             listed(&names, "and")

@@ -43,9 +43,13 @@ fn ended(status: u32) -> Exit {
 #[async_trait]
 impl Launcher for Stubs {
     type Sandbox = Stub;
-    async fn create(&self, request: &CreateRequest) -> Result<Stub, Error> {
+    async fn create(&self, request: &CreateRequest, mut unwanted: Unwanted) -> Result<Stub, Error> {
         tokio::task::yield_now().await;
         match request.id.as_str() {
+            "slow" => {
+                unwanted.wait_for(|unwanted| *unwanted).await.unwrap();
+                Err(lighter_launch::Error::Guest("killed".to_owned()).into())
+            }
             "bad" => Err(lighter_launch::Error::Guest("no such thing".to_owned()).into()),
             id => Ok(Stub {
                 id: id.to_owned(),
@@ -81,8 +85,12 @@ impl Sandbox for Stub {
     fn pid(&self) -> u32 {
         42
     }
-    async fn exec(&self, request: &ExecRequest) -> Result<Stub, Error> {
+    async fn exec(&self, request: &ExecRequest, mut unwanted: Unwanted) -> Result<Stub, Error> {
         match request.id.as_str() {
+            "slow" => {
+                unwanted.wait_for(|unwanted| *unwanted).await.unwrap();
+                Err(lighter_launch::Error::Guest("killed".to_owned()).into())
+            }
             "bad" => Err(lighter_launch::Error::Guest("no such thing".to_owned()).into()),
             id => {
                 // The kernel ends it with its container.
@@ -181,6 +189,29 @@ async fn a_life_and_its_events() {
     assert_eq!(seen(&topics), ["create", "start", "exit", "delete"]);
     assert!(tasks.launcher.removed.load(Ordering::SeqCst));
     assert!(tasks.is_empty());
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_given_up_by_its_removal() {
+    let (tasks, topics) = tasks();
+    let (made, removed) = tokio::join!(tasks.create(request("slow")), async {
+        tokio::task::yield_now().await;
+        tasks.delete("slow").await
+    });
+    assert!(made.is_err());
+    assert!(matches!(removed, Err(Error::NotFound(_))));
+    assert!(tasks.is_empty());
+
+    tasks.create(request("a")).await.unwrap();
+    tasks.start("a").await.unwrap();
+    tasks.exec("a", added("slow")).await.unwrap();
+    let (started, removed) = tokio::join!(tasks.start_exec("a", "slow"), async {
+        tokio::task::yield_now().await;
+        tasks.delete_exec("a", "slow").await
+    });
+    assert!(started.is_err());
+    assert_eq!(removed.unwrap().1.status, 255);
+    assert_eq!(seen(&topics), ["create", "start", "exec-added"]);
 }
 
 #[tokio::test]

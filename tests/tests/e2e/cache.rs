@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use lighter_tests::{Bed, ENTRYPOINT, Image, Output, PLATFORM, RUNTIME, Suite, guests, on_every_suite};
+use lighter_tests::{Bed, Cmd, ENTRYPOINT, Image, Output, PLATFORM, RUNTIME, Running, Suite, guests, on_every_suite};
 
 use crate::{
     case::{Client, ctr_run},
@@ -23,6 +23,7 @@ on_every_suite! {
     the_compiler_is_outside_of_the_pods_limits,
     many_modules_compile_a_few_at_a_time,
     who_waits_for_a_compiler_can_be_killed,
+    who_waits_for_a_compiler_can_be_given_up,
 }
 
 const CACHE: &str = "/var/lib/lighter/cache";
@@ -222,27 +223,55 @@ END
 
 fn who_waits_for_a_compiler_can_be_killed(suite: Suite) {
     let bed = Bed::fresh(suite);
-    bed.sh("mkdir -p /etc/lighter; echo 'compilers = 1' >/etc/lighter/config.toml").run().ok();
-    let image = |name: &str, module| Image::wasm(&format!("docker.io/library/{name}:latest"), module);
-    let images = [image("busy", guests::javascript("greet")), image("waiting", guests::p1("hello"))];
-    images.iter().for_each(|image| bed.import(image));
-    let run = |image: &Image, id: &str| {
-        let run = ["run", "--rm", "--runtime", RUNTIME, "--platform", PLATFORM, image.name(), id, ENTRYPOINT];
-        bed.ctr(&run)
-    };
-    let busy = run(&images[0], "busy").spawn();
-    // Stopped, it is busy until it is killed.
-    bed.sh("timeout 60 sh -c 'until pkill -STOP --exact lighter-compile; do :; done'").run().ok();
-    let waiting = run(&images[1], "waiting").spawn();
-    let both = "[ $(pgrep --full \"[l]ighter-wasmtime create\" | wc -l) = 2 ]";
-    bed.sh(&format!("timeout 60 sh -c 'until {both}; do sleep 0.05; done'; sleep 0.5")).run().ok();
-    assert_eq!(bed.sh("pgrep --exact lighter-compile | wc -l").run().ok().stdout.trim(), "1");
-    assert!(!waiting.is_over() && !busy.is_over());
+    let Queue { busy, waiting, image } = Queue::of(&bed);
     for (id, running) in [("waiting", waiting), ("busy", busy)] {
         kill_daemon(&bed, id);
         assert_ne!(running.wait().status, 0, "{id}");
         bed.ctr(&["containers", "rm", id]).run();
     }
     bed.assert_clean();
-    assert_eq!(run(&images[1], "after").run().ok().stdout, "hello from wasm\n");
+    assert_eq!(run(&bed, &image, "after").run().ok().stdout, "hello from wasm\n");
+}
+
+/// As a kubelet gives up what took too long: nothing of it is to go on, and to come to life later.
+fn who_waits_for_a_compiler_can_be_given_up(suite: Suite) {
+    let bed = Bed::fresh(suite);
+    let Queue { busy, waiting, .. } = Queue::of(&bed);
+    for (id, running, left) in [("waiting", waiting, 1), ("busy", busy, 0)] {
+        drop(running);
+        let gone = format!("[ $(pgrep --full \"[l]ighter-wasmtime create\" | wc -l) = {left} ]");
+        bed.sh(&format!("timeout 60 sh -c 'until {gone}; do sleep 0.05; done'")).run().ok();
+        bed.sh(&format!("until ctr containers rm {id}; do sleep 0.1; done")).run().ok();
+    }
+    bed.assert_clean();
+}
+
+/// A start that has the only compiler, and one that waits for it.
+struct Queue {
+    busy: Running,
+    waiting: Running,
+    /// Of the one that waits.
+    image: Image,
+}
+
+impl Queue {
+    fn of(bed: &Bed) -> Queue {
+        bed.sh("mkdir -p /etc/lighter; echo 'compilers = 1' >/etc/lighter/config.toml").run().ok();
+        let image = |name: &str, module| Image::wasm(&format!("docker.io/library/{name}:latest"), module);
+        let [slow, image] = [image("busy", guests::javascript("greet")), image("waiting", guests::p1("hello"))];
+        [&slow, &image].into_iter().for_each(|image| bed.import(image));
+        let busy = run(bed, &slow, "busy").spawn();
+        // Stopped, it is busy until it is killed.
+        bed.sh("timeout 60 sh -c 'until pkill -STOP --exact lighter-compile; do :; done'").run().ok();
+        let waiting = run(bed, &image, "waiting").spawn();
+        let both = "[ $(pgrep --full \"[l]ighter-wasmtime create\" | wc -l) = 2 ]";
+        bed.sh(&format!("timeout 60 sh -c 'until {both}; do sleep 0.05; done'; sleep 0.5")).run().ok();
+        assert_eq!(bed.sh("pgrep --exact lighter-compile | wc -l").run().ok().stdout.trim(), "1");
+        assert!(!waiting.is_over() && !busy.is_over());
+        Queue { busy, waiting, image }
+    }
+}
+
+fn run(bed: &Bed, image: &Image, id: &str) -> Cmd {
+    bed.ctr(&["run", "--rm", "--runtime", RUNTIME, "--platform", PLATFORM, image.name(), id, ENTRYPOINT])
 }

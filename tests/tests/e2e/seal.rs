@@ -12,7 +12,7 @@ use lighter_tests::{Bed, Suite, guests, on_every_suite};
 
 use crate::container::Container;
 
-on_every_suite! { privileges, descriptors, namespaces, the_compiler_is_bounded_and_sealed }
+on_every_suite! { privileges, descriptors, namespaces, mounts, the_compiler_is_bounded_and_sealed }
 
 /// What `/proc/PID/status` says under a name.
 fn status(container: &Container<'_>, name: &str) -> String {
@@ -57,8 +57,6 @@ fn descriptors(suite: Suite) {
                 // What the engine waits with; its own end of a pair of sockets too.
                 _ if target.starts_with("anon_inode:[event") => true,
                 _ if target.starts_with("socket:") => open.values().any(|other| are_a_pair(bed, &pid, target, other)),
-                // Of a static runner: getrandom finds no C library to ask.
-                _ if target == "/dev/urandom" => is_read_only(bed, &pid, *number),
                 // Mapped, not read: the engine copies pages from it when the guest writes to them.
                 _ => target.ends_with(".cwasm") && is_read_only(bed, &pid, *number),
             };
@@ -103,6 +101,34 @@ fn namespaces(suite: Suite) {
     for namespace in ["mnt", "pid", "net", "ipc", "uts"] {
         let of = |pid: &str| fs::read_link(bed.path(format!("/proc/{pid}/ns/{namespace}"))).expect("namespace");
         assert_ne!(of("1"), of(&pid), "{namespace}");
+    }
+}
+
+/// Of a container with a volume that has mounts of the kernel's in it.
+fn mounts(suite: Suite) {
+    let bed = &Bed::fresh(suite);
+    bed.sh("mkdir -p /srv/tree/proc /srv/tree/sys /srv/tree/data
+         mount -t proc proc /srv/tree/proc && mount -t sysfs sysfs /srv/tree/sys && mount -t tmpfs tmpfs /srv/tree/data")
+        .run()
+        .ok();
+    let container = Container::ready(bed, "mounts", &guests::wat("sleep"), &["--volume", "/srv/tree:/tree"]);
+    let pid = container.inspect("{{.State.Pid}}");
+    let mounts =
+        fs::read_to_string(bed.path(format!("/proc/{pid}/mountinfo"))).expect("mounts of the container's init");
+    let mut seen = Vec::new();
+    // Source: proc_pid_mountinfo(5).
+    for line in mounts.lines() {
+        let (left, right) = line.split_once(" - ").expect("a mount");
+        let fields: Vec<&str> = left.split(' ').collect();
+        let (path, options) = (fields[4], fields[5]);
+        let filesystem = right.split(' ').next().unwrap_or_default();
+        assert!(!["proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"].contains(&filesystem), "{line}");
+        let has = |option: &str| options.split(',').any(|other| other == option);
+        assert!(has("nosuid") && has("noexec") && (has("nodev") || path == "/dev"), "{line}");
+        seen.push(path);
+    }
+    for path in ["/", "/dev", "/tree", "/tree/data"] {
+        assert!(seen.contains(&path), "no {path}\n{mounts}");
     }
 }
 

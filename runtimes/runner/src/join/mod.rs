@@ -17,11 +17,12 @@ use libcontainer::{syscall::syscall::create_syscall, tty};
 use lighter_oci::{Plan, Terminal};
 use lighter_runtime_api::{
     Backend, Isolation,
-    protocol::{ExecPlan, Status},
+    protocol::{ExecPlan, Status, started_at},
 };
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::prctl,
     unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid},
 };
 
@@ -45,15 +46,21 @@ pub(crate) fn join<B: Backend>(
     inherited: Inherited,
     status: StatusStream,
 ) -> Result<(), Error> {
-    let ExecPlan { mut plan, init, cgroups } = exec;
+    let ExecPlan { mut plan, init, init_started, cgroups } = exec;
     let memory = inherited.bound(&mut plan);
     let stdio = inherited.stdio;
     let container = Container::open(init, &cgroups)?;
+    // After all that is entered was opened: it is of the process that was there then, and still is.
+    if !started_at(init.unsigned_abs()).is_ok_and(|started| started == init_started) {
+        return Err(failed("look at its init")("it has ended"));
+    }
     match kind(&backend, &plan)? {
         Isolation::Sealed => {
             // Before the container's cgroup is entered: its limits are the guest's.
             let Prepared { loaded, seal, notes, background } =
                 prepare(&backend, &plan, &status).map_err(|error| missing(&plan, error))?;
+            // A container that may trace processes sees this one as soon as it is in there, with what it has open.
+            prctl::set_dumpable(false).map_err(failed("forbid tracing"))?;
             if let Some(child) = fork_into(&container)? {
                 return child.report(&status, notes, background);
             }

@@ -28,7 +28,7 @@ Compiles WebAssembly for lighter-wasmedge. The runner starts it on a cache miss;
   lighter-compile-wasmedge < guest.wasm > guest.so               optimised code
   lighter-compile-wasmedge --baseline < guest.wasm > guest.so    code that is made faster and runs slower
 
-It reads a module, seals itself, and takes at most 6 GiB of address space, 1 GiB of files and 900 s of CPU time.";
+It reads a module, seals itself, and takes at most 6 GiB of address space, 1 GiB of files and, by its size, 900 s of CPU time.";
 
 fn main() -> ExitCode {
     let engine = format!("wasmedge {}", engine::version());

@@ -29,7 +29,7 @@ Compiles WebAssembly for lighter-wasmtime. The runner starts it on a cache miss;
   lighter-compile < guest.wasm > guest.cwasm               optimised code, by Cranelift
   lighter-compile --baseline < guest.wasm > guest.cwasm    code that is made faster and runs slower, by Winch
 
-It reads a module or a component, seals itself, and takes at most 6 GiB of address space and 900 s of CPU time.";
+It reads a module or a component, seals itself, and takes at most 6 GiB of address space and, by its size, 900 s of CPU time.";
 
 fn main() -> ExitCode {
     let engine = format!("wasmtime {}", lighter_wasmtime_engine::WASMTIME_VERSION);
