@@ -11,21 +11,21 @@ STAGE   := $(CACHE)/stage
 RESIDENT := lighter-wamr lighter-native
 BINARIES := $(addprefix resident/,containerd-shim-lighter-v1 $(RESIDENT)) serving/lighter-wasmtime \
   $(addprefix release/,lighter-compile lighter-fetch lighter-node lighter)
-# For images that hold nothing else, and nodes with another C library or none. Where a crate asks for libm as a shared library, lld would
-# have symbols that are defined nowhere looked up, and called.
-WHOLE   := -C target-feature=+crt-static -C link-arg=-Wl,-z,nodynamic-undefined-weak
+# What runs on nodes needs nothing of theirs, starts faster without a loader, and is the same in the installer's image. Where a crate
+# asks for libm as a shared library, lld would have symbols that are defined nowhere looked up, and called.
+STATIC  := -C target-feature=+crt-static -C link-arg=-Wl,-z,nodynamic-undefined-weak
 
 .PHONY: help build wasmedge install installer install-stage packages test test-v2 test-k8s demo bench scale bench-k8s fuzz lint testbed clean
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Several calls: in one, cargo would unite the features of all, and the runner would carry a compiler.
+# Several calls: in one, cargo would unite the features of all, and the runner would carry a compiler. `lighter` looks names up by the node's
+# own modules, which have to fit its C library: it is linked to that.
 build: ## Build shim, runners, compiler, fetcher and the CLI
 	cargo rustc --profile resident --locked -p lighter-shim --bin containerd-shim-lighter-v1 -- $(STATIC)
 	set -e; for name in $(RESIDENT); do cargo rustc --profile resident --locked -p $$name --bin $$name -- $(STATIC); done
 	cargo rustc --profile serving --locked -p lighter-wasmtime --bin lighter-wasmtime -- $(STATIC)
-	set -e; for name in lighter-compile lighter-fetch; do cargo rustc --release --locked -p $$name --bin $$name -- $(STATIC); done
-	cargo rustc --release --locked -p lighter-node --bin lighter-node -- $(WHOLE)
+	set -e; for name in lighter-compile lighter-fetch lighter-node; do cargo rustc --release --locked -p $$name --bin $$name -- $(STATIC); done
 	cargo build --release --locked -p lighter
 
 # A workspace of its own: it links a library that few have. Its headers come from the package of the release that fits.
@@ -38,9 +38,8 @@ install: build ## Install to DESTDIR and PREFIX (/usr/local): binaries, and the 
 	cd $(CARGO_TARGET_DIR)/release && for file in lighter-wasmedge lighter-compile-wasmedge; do [ ! -e $$file ] || install -m 0755 $$file $(DESTDIR)$(PREFIX)/bin; done
 	for name in wasmtime wasmedge wamr; do ln -sf containerd-shim-lighter-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-$$name-v1; done
 
-# Not `lighter`: it looks names up by the node's own modules, which have to fit its C library.
 installer: packages ## Write the node installer's image, for `lighter load` or `docker load` (INSTALLER=ghcr.io/me/lighter-node:1)
-	$(MAKE) install DESTDIR=$(CACHE)/installer STATIC='$(WHOLE)'
+	$(MAKE) install DESTDIR=$(CACHE)/installer
 	cargo run --locked -q -p lighter-tests --bin testbed -- installer $(or $(INSTALLER),lighter-node:dev) $(CACHE)/installer/usr/local/bin $(CACHE)/installer.tar
 
 # Debian's packages that the build needs; the testbed installs its own.
@@ -69,8 +68,9 @@ demo: install-stage ## Run a module, make it an image, push it, run it by contai
 
 MEASURE = cargo build --release --locked -q -p lighter-tests --bins && LIGHTER_DESTDIR=$(STAGE) \
   $(CARGO_TARGET_DIR)/release/$@ --json $(CARGO_TARGET_DIR)/$@.json
-bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json
+bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json; then `bench-k8s`
 	$(MEASURE)
+	@$(MAKE) --no-print-directory bench-k8s
 
 bench-k8s: install-stage ## Measure 200 pods on one node of a real Kubernetes, against runc: a table, a plot, and target/bench-k8s.json
 	$(MEASURE) --svg $(CARGO_TARGET_DIR)/$@.svg $(if $(LIGHTER_UPDATE),--update)
@@ -90,6 +90,7 @@ fuzz-%: packages
 lint: packages ## Formatting, clippy, licences and advisories
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	cargo clippy --release --locked --workspace --test k8s -- -D warnings
 	@command -v cargo-deny >/dev/null || { echo "skipped: cargo deny (cargo install cargo-deny)"; exit 0; }; cargo deny --offline check licenses bans sources
 
 testbed: ## Make the Debian root filesystems and the guests in advance

@@ -29,25 +29,24 @@ while true; do
 done
 "#;
 
-/// An image whose `/bin/self` is whatever executes it, and makes that wait in the dynamic loader, before its first line: what
-/// is to be loaded with it is a FIFO.
+/// An image whose `/bin/self` is whatever executes it. A runner that is called so takes itself for one that is to become a hook,
+/// and reads the container's state from its standard input for as long as that is open.
 fn image(bed: &Bed) -> Image {
-    let read = |path: &str| std::fs::read(bed.path(path)).unwrap_or_else(|error| panic!("{path} of the bed: {error}"));
-    let listed = bed.sh(&format!("ldd {INSTALLED}/lighter-native")).run().ok().stdout;
-    let loader = listed.split_whitespace().find(|word| word.starts_with('/') && word.contains("/ld-"));
-    let loader = loader.expect("the runner has a dynamic loader");
-    let resolved = bed.sh(&format!("readlink -f {loader}")).run().ok().stdout;
+    let busybox = std::fs::read(bed.path("/bin/busybox")).expect("the bed's busybox can be read");
     let image = Image::new("docker.io/library/overwrite:latest")
         .of_host()
-        .file("/bin/busybox", read("/bin/busybox"))
-        .file(loader, read(resolved.trim()))
+        .file("/bin/busybox", busybox)
         .file("/attack", ATTACK)
-        .file("/bin/self", "#!/proc/self/exe\n")
+        .file("/bin/self", "#!/proc/self/exe hook\n")
         .folder("/proc")
-        .env("PATH", "/bin")
-        .env("LD_PRELOAD", "/fifo");
-    let applets = ["cut", "kill", "mknod", "readlink", "sh", "sleep"];
+        .env("PATH", "/bin");
+    let applets = ["cut", "kill", "readlink", "sh", "sleep"];
     applets.iter().fold(image, |image, applet| image.symlink(&format!("/bin/{applet}"), "busybox"))
+}
+
+/// The command of `ctr` for a container's process that is a runner, and stays one: its standard input has no end.
+fn held(command: &str) -> String {
+    format!("[ -p /srv/endless ] || mkfifo /srv/endless; ctr {command} self bundle program name <>/srv/endless")
 }
 
 /// Installs the runners anew, and imports the image. Returns it, and the digest of the runner's program.
@@ -70,10 +69,10 @@ fn by_a_process_that_joins(suite: Suite) {
     let bed = Bed::fresh(suite);
     let (image, before) = prepare(&bed);
     let run = ["run", "--rm", "--runtime", &shim(), image.name(), "overwrite"];
-    let attack = bed.ctr(&[&run[..], &["sh", "-c", "mknod /fifo p && exec sh /attack"]].concat()).spawn();
+    let attack = bed.ctr(&[&run[..], &["sh", "/attack"]].concat()).spawn();
     attack.wait_for("ready\n");
     // The attack ends it.
-    bed.ctr(&["tasks", "exec", "--exec-id", "victim", "overwrite", "self"]).run();
+    bed.sh(&held("tasks exec --exec-id victim overwrite")).run();
     let output = attack.wait();
     assert!(!output.stdout.contains("written"), "{output}");
     assert!(output.stderr.contains("Read-only file system"), "{output}");
@@ -84,10 +83,7 @@ fn by_a_process_that_joins(suite: Suite) {
 fn by_the_init(suite: Suite) {
     let bed = Bed::fresh(suite);
     let (image, before) = prepare(&bed);
-    bed.sh("mkfifo /srv/fifo").run().ok();
-    let fifo = ["--mount", "type=bind,src=/srv/fifo,dst=/fifo,options=rbind:rw"];
-    let run = ["run", "--detach", "--null-io", "--runtime", &shim()];
-    bed.ctr(&[&run[..], &fifo, &[image.name(), "overwrite", "self"]].concat()).run().ok();
+    bed.sh(&held(&format!("run --detach --runtime {} {} overwrite", shim(), image.name()))).run().ok();
     // While it runs, nobody could write to it anyway: the error is another then.
     let write = ["tasks", "exec", "--exec-id", "writer", "overwrite", "sh", "-c", "echo overwritten >/proc/1/exe"];
     let output = bed.ctr(&write).run();
