@@ -55,8 +55,7 @@ fn runtime(facts: &Facts) -> Finding {
     let mut ignored = None;
     for file in &facts.configs {
         let Ok(table) = &file.content else { continue };
-        let (plugin, other) =
-            if config_version(table) >= 3 { (RUNTIME_PLUGIN, OLD_PLUGIN) } else { (OLD_PLUGIN, RUNTIME_PLUGIN) };
+        let (plugin, other) = runtime_plugins(table);
         if let Some(handler) = handler(table, plugin) {
             return Finding::ok(CHECK, format!("runtime handler {handler:?} is this shim ({})", file.path.display()));
         }
@@ -118,17 +117,33 @@ fn image_pull(facts: &Facts) -> Finding {
 
 /// The name of a runtime that is this shim.
 fn handler<'a>(config: &'a Table, plugin_name: &str) -> Option<&'a str> {
-    let runtimes = plugin(config, plugin_name)?.get("containerd")?.get("runtimes")?.as_table()?;
-    let ours = |runtime: &Value| {
-        let text = |key| runtime.get(key).and_then(Value::as_str).unwrap_or_default();
-        let is_shim = |path: &str| Path::new(path).file_name().is_some_and(|name| name == super::containerd::SHIM);
-        // Whatever the type, a path is what runs: `lighter-node` writes both.
-        match text("runtime_path") {
-            "" => RUNTIME_TYPES.contains(&text("runtime_type")) || is_shim(text("runtime_type")),
-            path => is_shim(path),
-        }
-    };
-    runtimes.iter().find(|(_, runtime)| ours(runtime)).map(|(name, _)| name.as_str())
+    let is_shim = |path: &str| Path::new(path).file_name().is_some_and(|name| name == super::containerd::SHIM);
+    let ours = |runtime: &Value| RUNTIME_TYPES.contains(&runs(runtime)) || is_shim(runs(runtime));
+    runtimes(config, plugin_name)?.iter().find(|(_, runtime)| ours(runtime)).map(|(name, _)| name.as_str())
+}
+
+/// The paths that a file's runtimes lead to, this shim's or another's.
+pub(super) fn paths(config: &Table) -> impl Iterator<Item = &Path> {
+    let runtimes = runtimes(config, runtime_plugins(config).0).into_iter().flatten();
+    runtimes.map(|(_, runtime)| Path::new(runs(runtime))).filter(|path| path.is_absolute())
+}
+
+/// What a runtime leads to: a path or a type. Whatever the type, a path is what runs: `lighter-node` writes both.
+fn runs(runtime: &Value) -> &str {
+    let text = |key| runtime.get(key).and_then(Value::as_str).unwrap_or_default();
+    match text("runtime_path") {
+        "" => text("runtime_type"),
+        path => path,
+    }
+}
+
+fn runtimes<'a>(config: &'a Table, plugin_name: &str) -> Option<&'a Table> {
+    plugin(config, plugin_name)?.get("containerd")?.get("runtimes")?.as_table()
+}
+
+/// The plugin whose runtimes count in a file of this version, and the other, which is ignored.
+fn runtime_plugins(config: &Table) -> (&'static str, &'static str) {
+    if config_version(config) >= 3 { (RUNTIME_PLUGIN, OLD_PLUGIN) } else { (OLD_PLUGIN, RUNTIME_PLUGIN) }
 }
 
 fn plugin<'a>(config: &'a Table, name: &str) -> Option<&'a Value> {

@@ -28,7 +28,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for containerd in &facts.containerds {
         findings.push(version(containerd));
-        findings.push(path(containerd, &facts.programs.folder));
+        findings.push(path(containerd, facts));
     }
     findings
 }
@@ -62,12 +62,16 @@ fn version(containerd: &Containerd) -> Finding {
     }
 }
 
-/// containerd looks for shims on its `PATH`, and then beside itself.
+/// containerd looks for shims on its `PATH`, and then beside itself, unless a runtime handler of Kubernetes' leads to one.
 /// Source: containerd `runtime/v2/shim/util.go` (1.7), `core/runtime/v2/shim_manager.go` (2.x).
-fn path(containerd: &Containerd, ours: &Path) -> Finding {
+fn path(containerd: &Containerd, facts: &Facts) -> Finding {
     const CHECK: &str = "shim";
+    let ours = &facts.programs.folder;
     let folders: Vec<_> = containerd.folders.iter().map(|folder| folder.display().to_string()).collect();
     let Some(shim) = &containerd.shim else {
+        if let Some(shim) = facts.shims.first().filter(|_| facts.kubernetes) {
+            return by_handler(CHECK, shim, ours);
+        }
         let assumed = if containerd.path_known { "" } else { " (its PATH can't be read; assuming systemd's)" };
         return Finding::problem(
             CHECK,
@@ -83,6 +87,19 @@ fn path(containerd: &Containerd, ours: &Path) -> Finding {
         );
     }
     Finding::ok(CHECK, format!("containerd finds {}", shim.display()))
+}
+
+/// What `lighter-node` sets up: a path instead of a name.
+fn by_handler(check: &'static str, shim: &Path, ours: &Path) -> Finding {
+    let shown = shim.display();
+    if shim.parent() != Some(ours) {
+        return Finding::warning(
+            check,
+            format!("runtime handlers lead to {shown}, which is not the one beside lighter in {}", ours.display()),
+            format!("run the lighter beside it, or have the handlers lead to {}/{SHIM}", ours.display()),
+        );
+    }
+    Finding::ok(check, format!("runtime handlers lead to {shown}; ctr and Docker, which go by name, do not find it"))
 }
 
 fn link(folders: &[std::path::PathBuf], ours: &Path) -> String {
@@ -102,7 +119,7 @@ fn link(folders: &[std::path::PathBuf], ours: &Path) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use super::{super::facts::Programs, *};
 
     fn running(version: Version) -> Containerd {
         Containerd {
@@ -131,18 +148,37 @@ mod tests {
         assert_eq!(check(&Facts::default())[0].status, Status::Problem);
     }
 
+    fn machine(folder: &str) -> Facts {
+        Facts { programs: Programs { folder: folder.into(), ..Programs::default() }, ..Facts::default() }
+    }
+
     #[test]
     fn the_shim_must_be_where_containerd_looks() {
-        let ours = Path::new("/usr/local/bin");
-        assert_eq!(path(&running(OLDEST), ours).status, Status::Ok);
-        let other = path(&running(OLDEST), Path::new("/opt/lighter/bin"));
-        assert_eq!(other.status, Status::Warning);
-        let hidden =
-            path(&Containerd { shim: None, path_known: false, ..running(OLDEST) }, Path::new("/opt/lighter/bin"));
+        assert_eq!(path(&running(OLDEST), &machine("/usr/local/bin")).status, Status::Ok);
+        let elsewhere = machine("/opt/lighter/bin");
+        assert_eq!(path(&running(OLDEST), &elsewhere).status, Status::Warning);
+        let hidden = path(&Containerd { shim: None, path_known: false, ..running(OLDEST) }, &elsewhere);
         assert_eq!(hidden.status, Status::Problem);
         assert!(hidden.what.contains("assuming systemd's"), "{hidden:?}");
         let cure = hidden.cure.unwrap();
         assert!(cure.starts_with("ln -s /opt/lighter/bin/containerd-shim-lighter-v1 /usr/local/bin/"), "{cure}");
         assert!(cure.contains("Environment=PATH=/opt/lighter/bin:"), "{cure}");
+    }
+
+    #[test]
+    fn kubernetes_needs_no_name_where_handlers_lead_to_the_shim() {
+        let containerd = Containerd { shim: None, ..running(OLDEST) };
+        let (ours, other) = ("/opt/lighter/bin/containerd-shim-lighter-v1", "/opt/old/containerd-shim-lighter-v1");
+        for (kubernetes, shims, status) in [
+            (true, &[ours][..], Status::Ok),
+            (true, &[other], Status::Warning),
+            (true, &[], Status::Problem),
+            (false, &[ours], Status::Problem),
+        ] {
+            let shims = shims.iter().map(Into::into).collect();
+            let finding = path(&containerd, &Facts { kubernetes, shims, ..machine("/opt/lighter/bin") });
+            assert_eq!(finding.status, status, "{finding:?}");
+            assert_eq!(finding.what.contains("ctr and Docker"), status == Status::Ok, "{finding:?}");
+        }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     pub(super) rancher: Option<PathBuf>,
     /// containerd's configuration, the main file first.
     pub(super) configs: Vec<ConfigFile>,
+    /// The shims that its handlers lead to by path, links resolved; only those that can be executed.
+    pub(super) shims: Vec<PathBuf>,
     pub(super) host: Host,
     pub(super) cache: Cache,
 }

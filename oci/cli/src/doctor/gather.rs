@@ -1,6 +1,7 @@
 //! Looks at the machine. Whatever can't be read is a fact like any other: nothing in here fails.
 
 use std::{
+    collections::{HashSet, VecDeque},
     env,
     ffi::OsStr,
     fs,
@@ -14,6 +15,7 @@ use std::{
 use tokio::io::AsyncReadExt;
 
 use super::{
+    config,
     containerd::SHIM,
     facts::{
         Cache, CacheFolder, Cgroup, ConfigFile, Containerd, Docker, Engines, Facts, Host, Program, Programs, Selinux,
@@ -24,8 +26,6 @@ use super::{
 use crate::engines;
 
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
-/// Files that containerd reads beside its own since 2.2.
-const CONTAINERD_CONFIGS: &str = "/etc/containerd/conf.d";
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 /// Where k3s and rke2 render containerd's configuration.
 const RANCHER: &[&str] = &["/var/lib/rancher/k3s/agent/etc/containerd", "/var/lib/rancher/rke2/agent/etc/containerd"];
@@ -36,6 +36,10 @@ const KUBELETS: &[&str] = &["kubelet", "k3s-server", "k3s-agent", "rke2", "k0s",
 
 /// Bytes of a file or a program's output that are looked at.
 const MOST: u64 = 1 << 20;
+/// Files of containerd's configuration that are read, and imports that one may have.
+const MOST_FILES: usize = 64;
+/// Folders' entries that a pattern is held against.
+const MOST_ENTRIES: usize = 4096;
 /// A program that takes longer to tell its version is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,6 +49,7 @@ pub(crate) async fn gather() -> Facts {
     let rancher = RANCHER.iter().map(Path::new).find(|folder| folder.is_dir()).map(Path::to_owned);
     let (containerds, config) = containerds(&processes).await;
     let main = rancher.as_ref().map(|folder| folder.join("config.toml")).or(config);
+    let configs = configs(&main.unwrap_or_else(|| CONTAINERD_CONFIG.into()));
     Facts {
         programs: programs().await,
         engines: engines().await,
@@ -52,7 +57,8 @@ pub(crate) async fn gather() -> Facts {
         docker: docker(&processes).await,
         kubernetes: rancher.is_some() || processes.iter().any(|process| KUBELETS.contains(&&*process.name)),
         rancher,
-        configs: configs(&main.unwrap_or_else(|| CONTAINERD_CONFIG.into())),
+        shims: shims(&configs),
+        configs,
         host: host(),
         cache: cache(Path::new(lighter_oci::Cache::NODE)),
     }
@@ -201,23 +207,67 @@ fn keeps_images_in_containerd(info: &serde_json::Value) -> bool {
     })
 }
 
+/// The main file and what is imported, in containerd's order. Where there is no main file, containerd reads none at all.
 fn configs(main: &Path) -> Vec<ConfigFile> {
-    let mut paths = vec![main.to_owned()];
-    if main == Path::new(CONTAINERD_CONFIG) {
-        let entries = fs::read_dir(CONTAINERD_CONFIGS).into_iter().flatten().filter_map(Result::ok);
-        let mut more: Vec<_> =
-            entries.map(|entry| entry.path()).filter(|path| path.extension() == Some(OsStr::new("toml"))).collect();
-        more.sort();
-        paths.extend(more);
+    let mut files: Vec<ConfigFile> = Vec::new();
+    let mut pending: VecDeque<_> = main.exists().then(|| main.to_owned()).into_iter().collect();
+    let mut seen = HashSet::new();
+    while let Some(path) = pending.pop_front() {
+        // Files may import each other.
+        if files.len() == MOST_FILES || !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+            continue;
+        }
+        let parse = |text: String| text.parse().map_err(|error: toml::de::Error| error.message().to_owned());
+        let content: Result<toml::Table, _> = read(&path).map_err(|error| error.to_string()).and_then(parse);
+        let imports = content.as_ref().ok().and_then(|table| table.get("imports")?.as_array());
+        let imports = imports.into_iter().flatten().filter_map(toml::Value::as_str).take(MOST_FILES);
+        pending.extend(imports.flat_map(|import| imported(&path, import)));
+        pending.truncate(MOST_FILES);
+        files.push(ConfigFile { path, content });
     }
-    let files = paths.into_iter().filter(|path| path.exists());
     files
-        .map(|path| {
-            let parse = |text: String| text.parse().map_err(|error: toml::de::Error| error.message().to_owned());
-            let content = read(&path).map_err(|error| error.to_string()).and_then(parse);
-            ConfigFile { path, content }
-        })
-        .collect()
+}
+
+/// What a value of `imports` names: a file, which has to be there, or those that match a pattern.
+/// Source: containerd `cmd/containerd/server/config/config.go`, `resolveImports`.
+fn imported(file: &Path, import: &str) -> Vec<PathBuf> {
+    let path = file.parent().unwrap_or(Path::new("/")).join(import);
+    if !import.contains('*') {
+        return vec![path];
+    }
+    let mut found = vec![PathBuf::new()];
+    for part in &path {
+        let Some(pattern) = part.to_str().filter(|part| part.contains('*')) else {
+            found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        };
+        let entries = found.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().filter_map(Result::ok);
+        let entries = entries.take(MOST_ENTRIES);
+        let matching = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| matches(pattern, name)));
+        found = matching.map(|entry| entry.path()).collect();
+        found.sort();
+    }
+    found.retain(|path| path.exists());
+    found
+}
+
+/// Whether a name matches a pattern, in which `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let Some(mut name) = name.strip_prefix(first) else { return false };
+    for part in middle.split('*') {
+        let Some((_, behind)) = name.split_once(part) else { return false };
+        name = behind;
+    }
+    name.ends_with(last)
+}
+
+/// The shims that handlers lead to by path, links resolved: each engine's is a link to the one.
+fn shims(configs: &[ConfigFile]) -> Vec<PathBuf> {
+    let paths = configs.iter().filter_map(|file| file.content.as_ref().ok()).flat_map(config::paths);
+    let resolved = paths.filter(|path| is_executable(path)).filter_map(|path| path.canonicalize().ok());
+    resolved.filter(|path| path.file_name() == Some(OsStr::new(SHIM))).collect()
 }
 
 fn host() -> Host {
@@ -331,6 +381,8 @@ async fn output(program: &Path, arguments: &[&str]) -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -375,6 +427,85 @@ mod tests {
         assert!(matches!(cgroup(root), Some(Cgroup::Hybrid(_))));
         fs::write(root.join("cgroup.controllers"), "cpu memory\n").unwrap();
         assert_eq!(cgroup(root), Some(Cgroup::V2(vec!["cpu".to_owned(), "memory".to_owned()])));
+    }
+
+    #[test]
+    fn configuration_is_what_the_main_file_imports() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let write = |name: &str, text: &str| {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let names = || {
+            let files = configs(&root.join("config.toml")).into_iter();
+            files.map(|file| file.path.strip_prefix(root).unwrap().display().to_string()).collect::<Vec<_>>()
+        };
+        write("conf.d/b.toml", "imports = ['../config.toml', '../more.toml', '*.toml']");
+        write("conf.d/a.toml", "");
+        write("conf.d/a.conf", "");
+        write("more.toml", "");
+        assert_eq!(names(), [""; 0]);
+        write("config.toml", "version = 3");
+        assert_eq!(names(), ["config.toml"]);
+        let absolute = format!("version = 3\nimports = ['{}/conf.d/*.toml']", root.display());
+        for main in ["imports = ['conf.d/*.toml']", "imports = ['c*.d/*.toml', 'none/*.toml']", &absolute] {
+            write("config.toml", main);
+            assert_eq!(names(), ["config.toml", "conf.d/a.toml", "conf.d/b.toml", "conf.d/../more.toml"], "{main}");
+        }
+        // Without it, containerd does not start.
+        write("config.toml", "imports = ['none.toml']");
+        assert!(configs(&root.join("config.toml"))[1].content.is_err());
+        for number in 0..2 * MOST_FILES {
+            write(&format!("conf.d/{number}.toml"), "imports = ['*']");
+        }
+        write("config.toml", "imports = ['conf.d/*']");
+        assert_eq!(names().len(), MOST_FILES);
+    }
+
+    #[test]
+    fn patterns_match_names() {
+        for (pattern, name, expected) in [
+            ("*", "", true),
+            ("*.toml", "a.toml", true),
+            ("*.toml", "a.toml.old", false),
+            ("a*", "ba", false),
+            ("a*a", "a", false),
+            ("1*-*.toml", "10-a.toml", true),
+            ("1*-*.toml", "10.toml", false),
+            ("*-b-*-b-*", "-b-b-", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn shims_that_handlers_lead_to_are_found_through_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let config = |runtime: &str| {
+            let text =
+                format!("version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.wasm]\n{runtime}");
+            [ConfigFile { path: "config.toml".into(), content: Ok(text.parse().unwrap()) }]
+        };
+        let shim = root.join(SHIM);
+        let by = |key: &str, name: &str| shims(&config(&format!("{key} = '{}'", root.join(name).display())));
+        assert!(by("runtime_path", SHIM).is_empty());
+        fs::write(&shim, "").unwrap();
+        assert!(by("runtime_path", SHIM).is_empty());
+        fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(&shim, root.join("containerd-shim-runc-v2")).unwrap();
+        std::os::unix::fs::symlink(SHIM, root.join("containerd-shim-wamr-v1")).unwrap();
+        for (key, name, found) in [
+            ("runtime_path", SHIM, true),
+            ("runtime_type", SHIM, true),
+            ("runtime_path", "containerd-shim-wamr-v1", true),
+            ("runtime_path", "containerd-shim-runc-v2", false),
+        ] {
+            assert_eq!(by(key, name), found.then(|| shim.clone()).into_iter().collect::<Vec<_>>(), "{key} {name}");
+        }
+        assert!(shims(&config("runtime_type = 'io.containerd.lighter.v1'")).is_empty());
     }
 
     #[test]
