@@ -9,7 +9,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek},
     num::NonZeroU32,
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -17,6 +17,11 @@ use std::{
 
 use lighter_oci::{Cache, Entry, Key, Module, Plan, Slot, Tier};
 use lighter_runtime_api::{Backend, Code, Compiler, Error as EngineError};
+use nix::{
+    errno::Errno,
+    sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::{getpid, getppid},
+};
 
 use crate::{Error, background, compiler};
 
@@ -246,7 +251,7 @@ fn run(compiler: &Compiler, tier: Tier, module: &Module, output: &File) -> Resul
     let runner = env::current_exe().unwrap_or_default();
     let path = runner.with_file_name(compiler.program);
     let failed = |source| Error::RunProgram { path: path.clone(), source };
-    let mut child = Command::new(&path)
+    let mut child = tethered(&mut Command::new(&path))
         .args((tier == Tier::Baseline).then_some(BASELINE))
         .env_clear()
         .stdin(rewound(&module.file).map_err(failed)?)
@@ -271,6 +276,20 @@ fn run(compiler: &Compiler, tier: Tier, module: &Module, output: &File) -> Resul
         (None, None) => format!("the compiler ended with {status}"),
     };
     Err(Error::Compile { module: module.path.clone(), why })
+}
+
+/// Has a compiler end with this process, from before its first instruction: nobody else takes its code, and it would work
+/// beside those that are counted.
+#[allow(unsafe_code)]
+fn tethered(command: &mut Command) -> &mut Command {
+    let parent = getpid();
+    let tether = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // It may have been killed before that.
+        if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    // SAFETY: between fork and exec it makes two system calls; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(tether) }
 }
 
 fn rewound(mut file: &File) -> io::Result<File> {

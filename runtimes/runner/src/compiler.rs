@@ -16,9 +16,7 @@ use std::{
 use lighter_oci::Tier;
 use lighter_runtime_api::COMMIT;
 use nix::sys::{
-    prctl::set_pdeathsig,
     resource::{Resource, setrlimit},
-    signal::Signal,
     stat::{SFlag, fstat},
     sysinfo::sysinfo,
 };
@@ -93,8 +91,6 @@ fn fitting(cpus: u64, memory: u64) -> NonZeroU32 {
 }
 
 fn bound() -> nix::Result<()> {
-    // Without the runner that started it, nobody takes its code, and it would work beside those that are counted.
-    set_pdeathsig(Signal::SIGKILL)?;
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY)?;
     // Its output comes out of its memory. One that a module has taken over must not fill the disk either.
     setrlimit(Resource::RLIMIT_FSIZE, MEMORY, MEMORY)?;
