@@ -124,6 +124,9 @@ pub enum Error {
     /// Something that was configured before.
     #[error("with our lines containerd would lose or change {}; the file was put back", .0.join(", "))]
     Lost(Vec<String>),
+    /// Another program's or somebody's edit, which would be lost.
+    #[error("{0} was changed by somebody else at the same moment; it is as they left it: try again")]
+    Raced(PathBuf),
     /// Our lines have no effect.
     #[error("containerd does not see {what} in its configuration after {path} was written; it was put back")]
     Unseen {

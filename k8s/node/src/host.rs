@@ -5,19 +5,22 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{self, Write},
+    io::{self, Read, Seek, Write},
     os::unix::{
         fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use pathrs::Root;
 
 use crate::Error;
 
+/// How long a program of the host's may take: systemd waits 90 s for a service, and kills it then.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The mode of a file that wasn't there, such as containerd's packages give theirs.
 const MODE: u32 = 0o644;
 
@@ -188,10 +191,10 @@ impl Host {
         names
     }
 
-    /// Runs a program of the host's, in the host's root, to its end.
+    /// Runs a program of the host's, in the host's root, to its end; not to that of what it leaves running.
     ///
     /// # Errors
-    /// It can't be started.
+    /// It can't be started, or has not ended after [`PATIENCE`].
     pub fn run(&self, argv: &[&str]) -> Result<Output, Error> {
         let [program, arguments @ ..] = argv else { return Err(Error::NoCommand) };
         let mut command = if self.is_own() {
@@ -207,8 +210,34 @@ impl Host {
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin");
         // systemctl does nothing in another root than pid 1's, which is what this is for.
         command.env("SYSTEMD_IGNORE_CHROOT", "1");
-        command.output().map_err(|source| Error::Run { command: argv.join(" "), source })
+        to_its_end(&mut command).map_err(|source| Error::Run { command: argv.join(" "), source })
     }
+}
+
+/// What it says goes into files in memory: at a pipe, a daemon that it leaves running would be waited for as well.
+fn to_its_end(command: &mut Command) -> io::Result<Output> {
+    let said = || rustix::fs::memfd_create("said", rustix::fs::MemfdFlags::CLOEXEC).map(File::from);
+    let (mut stdout, mut stderr) = (said()?, said()?);
+    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let mut child = command.spawn()?;
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end after {} s", PATIENCE.as_secs())));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let read = |file: &mut File| {
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes).map(|_| bytes)
+    };
+    Ok(Output { status, stdout: read(&mut stdout)?, stderr: read(&mut stderr)? })
 }
 
 /// The hidden first argument by which this program enters a root and becomes another: `ENTER ROOT PROGRAM ARGUMENT…`.
@@ -242,7 +271,19 @@ fn absent(removed: io::Result<()>) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use rustix::process::Signal;
+
     use super::*;
+
+    #[test]
+    fn what_a_program_leaves_running_is_not_waited_for() {
+        let begun = Instant::now();
+        let output = Host::new("/").run(&["sh", "-c", "sleep 60 & echo $!; echo err >&2; exit 3"]).unwrap();
+        let left: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
+        assert_eq!((output.status.code(), &*output.stderr), (Some(3), &b"err\n"[..]));
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
 
     #[test]
     fn links_lead_where_they_lead_on_the_host() {

@@ -53,6 +53,15 @@ pub struct Used {
     pub since: u64,
 }
 
+/// An installation that has worked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// As [`Used::version`].
+    pub version: String,
+    /// What was added to containerd's configuration.
+    pub addition: Addition,
+}
+
 /// A file that was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edit {
@@ -100,13 +109,18 @@ pub struct Journal {
     pub edits: Vec<Edit>,
     /// Versions of the programs that pods may run by, the current one last.
     pub versions: Vec<Used>,
+    /// By what the handlers have answered last: what is gone back to where something newer doesn't work, also by a run
+    /// after one that was interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<Proven>,
 }
 
 impl Journal {
     /// Of an installation that has changed nothing yet.
     #[must_use]
-    pub fn new(distribution: Distribution, addition: Addition, versions: Vec<Used>) -> Self {
-        Self { format: FORMAT, phase: Phase::Installing, distribution, addition, edits: Vec::new(), versions }
+    pub fn new(distribution: Distribution, addition: Addition, versions: Vec<Used>, proven: Option<Proven>) -> Self {
+        let edits = Vec::new();
+        Self { format: FORMAT, phase: Phase::Installing, distribution, addition, edits, versions, proven }
     }
 
     fn path(state: &Path) -> PathBuf {
@@ -139,7 +153,8 @@ impl Journal {
         host.write(&path, &Content { mode: 0o600, ..Content::new(text) })
     }
 
-    /// Forgets the edits, which were put back, and this or that version: what remains is what pods may run by.
+    /// Forgets the edits, which were put back, and this or that version: what remains is what pods may run by, and what
+    /// has worked.
     ///
     /// # Errors
     /// It can't be written or removed.
@@ -171,9 +186,9 @@ impl Journal {
     /// Notes that a file is about to be written, and keeps what it is now.
     ///
     /// # Errors
-    /// Its bytes or the journal can't be written.
+    /// Its bytes or the journal can't be written. [`Error::Raced`].
     pub fn note(&mut self, host: &Host, state: &Path, change: &Change) -> Result<(), Error> {
-        let original = match host.read(&change.path)? {
+        let original = match change.base(host)? {
             Some(content) => {
                 let digest = digest(&content.bytes);
                 let saved = format!("original-{}", self.edits.len());
@@ -258,8 +273,7 @@ impl Journal {
     /// One is there, but can't be read.
     pub fn is_intact(&self, host: &Host) -> Result<bool, Error> {
         for edit in &self.edits {
-            let now = host.read(&edit.path)?;
-            if now.map(|content| digest(&content.bytes)).as_ref() != Some(&edit.written) {
+            if digest_of(host, &edit.path)?.as_ref() != Some(&edit.written) {
                 return Ok(false);
             }
         }
@@ -272,6 +286,8 @@ impl Journal {
 pub struct Change {
     /// The host's path.
     pub path: PathBuf,
+    /// SHA-256 of what it was made from, in hexadecimal; none where nothing was there.
+    pub seen: Option<String>,
     /// All of it.
     pub text: String,
     /// As [`Edit::appended`].
@@ -281,21 +297,30 @@ pub struct Change {
 }
 
 impl Change {
-    /// Of a file of TOML.
+    /// Of a file of TOML, of which `seen` was [seen][digest_of].
     #[must_use]
-    pub fn new(path: &Path, text: String) -> Self {
-        Self { path: path.to_owned(), text, appended: None, imports: None }
+    pub fn new(path: &Path, seen: Option<String>, text: String) -> Self {
+        Self { path: path.to_owned(), seen, text, appended: None, imports: None }
+    }
+
+    /// The file as it is, which must be what the text was made from: what somebody else writes meanwhile is not lost.
+    fn base(&self, host: &Host) -> Result<Option<Content>, Error> {
+        let now = host.read(&self.path)?;
+        if now.as_ref().map(|content| digest(&content.bytes)) != self.seen {
+            return Err(Error::Raced(self.path.clone()));
+        }
+        Ok(now)
     }
 
     /// Writes it; its folder is made, its mode kept.
     ///
     /// # Errors
-    /// It can't be written.
+    /// It can't be written. [`Error::Raced`].
     pub fn make(&self, host: &Host) -> Result<(), Error> {
         if let Some(folder) = self.path.parent() {
             host.make_folder(folder)?;
         }
-        let kept = host.read(&self.path)?.unwrap_or_else(|| Content::new(""));
+        let kept = self.base(host)?.unwrap_or_else(|| Content::new(""));
         host.write(&self.path, &Content { bytes: self.text.clone().into_bytes(), ..kept })
     }
 }
@@ -308,6 +333,14 @@ fn remove_empty(host: &Host, folder: Option<&Path>, last: &Path) {
             return;
         }
     }
+}
+
+/// SHA-256 of a file in hexadecimal, if it is there.
+///
+/// # Errors
+/// It can't be read.
+pub fn digest_of(host: &Host, path: &Path) -> Result<Option<String>, Error> {
+    Ok(host.read(path)?.map(|content| digest(&content.bytes)))
 }
 
 /// SHA-256 in hexadecimal.
@@ -327,7 +360,7 @@ mod tests {
     fn journal() -> Journal {
         let handler = Handler { name: "lighter".into(), runtime: "r".into(), shim: "/s".into() };
         let addition = Addition { handlers: vec![handler], systemd_cgroup: false, local_pull: false };
-        Journal::new(Distribution::Containerd, addition, Vec::new())
+        Journal::new(Distribution::Containerd, addition, Vec::new(), None)
     }
 
     fn host() -> (tempfile::TempDir, Host) {
@@ -340,7 +373,8 @@ mod tests {
 
     fn changed(host: &Host, path: &str, text: &str) -> Journal {
         let mut journal = journal();
-        let change = Change::new(Path::new(path), text.to_owned());
+        let path = Path::new(path);
+        let change = Change::new(path, digest_of(host, path).unwrap(), text.to_owned());
         journal.note(host, Path::new(STATE), &change).unwrap();
         change.make(host).unwrap();
         assert_eq!(Journal::load(host, Path::new(STATE)).unwrap().as_ref(), Some(&journal));
@@ -392,7 +426,8 @@ mod tests {
         let mut journal = journal();
         let appended = "\n[ours]\n".to_owned();
         let text = format!("{{{{ template \"base\" . }}}}\n{appended}");
-        let change = Change { appended: Some(appended), ..Change::new(path, text.clone()) };
+        let change =
+            Change { appended: Some(appended), ..Change::new(path, digest_of(&host, path).unwrap(), text.clone()) };
         journal.note(&host, Path::new(STATE), &change).unwrap();
         change.make(&host).unwrap();
         host.write(path, &Content::new(format!("{text}[theirs]\n"))).unwrap();

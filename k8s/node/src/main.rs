@@ -185,6 +185,7 @@ fn code(error: &Error) -> u8 {
         | Error::Taken { .. }
         | Error::Refused(_)
         | Error::Lost(_)
+        | Error::Raced(_)
         | Error::Unseen { .. }
         | Error::Journal { .. }
         | Error::Restart { .. }

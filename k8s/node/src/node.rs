@@ -202,7 +202,11 @@ impl<D: Daemon> Node<'_, D> {
             Some(journal) if !journal.phase.is_complete() => {
                 self.step("put back what an interrupted run has changed");
                 let nobody = self.daemon.running(&journal.handlers()).await.is_ok_and(|pods| pods.is_empty());
-                let versions = if nobody { Vec::new() } else { journal.versions.clone() };
+                let mut versions = journal.versions.clone();
+                if nobody {
+                    versions
+                        .retain(|used| journal.proven.as_ref().is_some_and(|proven| proven.version == used.version));
+                }
                 self.put_back(journal, &versions, notes)?;
                 Journal::load(&self.host, &self.prefix.state())
             }

@@ -8,7 +8,7 @@ use crate::{
     config::{self, Addition},
     daemon::Daemon,
     distribution::Place,
-    journal::{Journal, Phase},
+    journal::{Journal, Phase, Proven},
     programs::{self, Programs},
 };
 
@@ -90,12 +90,12 @@ impl<D: Daemon> Node<'_, D> {
     ) -> Result<Report, Error> {
         let previous = programs::active(&self.host, &self.prefix);
         let versions = old.as_ref().map(|old| old.versions.clone()).unwrap_or_default();
-        let was_installed = old.as_ref().filter(|old| old.phase.is_complete()).map(|old| old.addition.clone());
+        let proven = old.as_ref().and_then(|old| old.proven.clone());
         if let Some(old) = old {
             self.step("take the old configuration out");
             self.put_back(old, &versions, &mut notes)?;
         }
-        let mut journal = Journal::new(self.layout.distribution, addition, versions.clone());
+        let mut journal = Journal::new(self.layout.distribution, addition, versions.clone(), proven.clone());
         let cause = match self.apply(&mut journal, version, programs.version()).await {
             Ok(pods) => return self.finish(&journal, pods, true, notes),
             Err(cause) => cause,
@@ -105,15 +105,15 @@ impl<D: Daemon> Node<'_, D> {
         let names = journal.handlers();
         let undone = async {
             self.put_back(journal, &versions, &mut notes)?;
-            programs::activate(&self.host, &self.prefix, previous.as_deref())?;
-            match (was_installed, previous) {
-                (Some(addition), Some(previous)) => {
-                    let mut journal = Journal::new(self.layout.distribution, addition, versions);
-                    let pods = self.apply(&mut journal, version, &previous).await?;
-                    self.finish(&journal, pods, true, notes).map(drop)
-                }
-                _ => self.settle(&names).await,
-            }
+            let Some(proven) = proven else {
+                // Pods that run need it at their end.
+                programs::activate(&self.host, &self.prefix, previous.as_deref())?;
+                return self.settle(&names).await;
+            };
+            let addition = proven.addition.clone();
+            let mut journal = Journal::new(self.layout.distribution, addition, versions, Some(proven.clone()));
+            let pods = self.apply(&mut journal, version, &proven.version).await?;
+            self.finish(&journal, pods, true, notes).map(drop)
         };
         Err(match undone.await {
             Ok(()) => cause,
@@ -151,8 +151,10 @@ impl<D: Daemon> Node<'_, D> {
 
     /// The configuration is as it should be: at most the programs are new, or containerd hasn't read it yet.
     async fn switch(&self, mut journal: Journal, programs: &Programs, notes: Vec<String>) -> Result<Report, Error> {
-        let previous = programs::active(&self.host, &self.prefix);
-        let is_new = previous.as_deref() != Some(programs.version());
+        // An interrupted run may have left another one active.
+        let active = programs::active(&self.host, &self.prefix);
+        let previous = journal.proven.as_ref().map(|proven| proven.version.clone()).or_else(|| active.clone());
+        let is_new = active.as_deref() != Some(programs.version());
         let names = journal.handlers();
         let unread = self.unread(&names).await?;
         if !is_new && !unread && journal.phase == Phase::Installed {
@@ -207,10 +209,13 @@ impl<D: Daemon> Node<'_, D> {
         let pods = self.daemon.running(&journal.handlers()).await?;
         let started: Vec<u64> = pods.iter().map(|pod| pod.started).collect();
         let kept = programs::in_use(&journal.versions, &started, now());
-        if journal.phase != Phase::Installed || kept != journal.versions {
+        let current = kept.last().map(|used| used.version.clone());
+        let proven = current.map(|version| Proven { version, addition: journal.addition.clone() });
+        if journal.phase != Phase::Installed || kept != journal.versions || proven != journal.proven {
             self.step("write the journal");
             journal.phase = Phase::Installed;
             journal.versions = kept;
+            journal.proven = proven;
             journal.store(&self.host, &self.prefix.state())?;
         }
         Ok(pods.len())

@@ -9,7 +9,7 @@ use crate::{
     daemon::Daemon,
     distribution::{Distribution, Place},
     host::Content,
-    journal::{Change, Journal},
+    journal::{Change, Journal, digest_of},
 };
 
 impl<D: Daemon> Node<'_, D> {
@@ -43,13 +43,15 @@ impl<D: Daemon> Node<'_, D> {
         before: &Merged,
         addition: &Addition,
     ) -> Result<Vec<Change>, Error> {
+        // Before it is read: what is written in between is noticed.
+        let seen = digest_of(&self.host, &self.layout.config)?;
         let main = self.main()?;
         // Files of several versions may be mixed, but only the main file's is known to be understood.
         let version = main.as_ref().map_or_else(|| before.version(), Document::version);
         let own = |path: &Path| {
             let mut document = Document::new(version);
             document.add(path, addition)?;
-            Ok::<_, Error>(Change::new(path, document.to_string()))
+            Ok::<_, Error>(Change::new(path, digest_of(&self.host, path)?, document.to_string()))
         };
         Ok(match place {
             Place::DropIn(path) => vec![own(path)?],
@@ -57,7 +59,7 @@ impl<D: Daemon> Node<'_, D> {
                 let mut document = main.unwrap_or_else(|| Document::new(version));
                 let import = path.to_string_lossy().into_owned();
                 document.import(&import);
-                let main = Change { imports: Some(import), ..Change::new(config, document.to_string()) };
+                let main = Change { imports: Some(import), ..Change::new(config, seen, document.to_string()) };
                 // Ours first: an import of what isn't there stops containerd.
                 vec![own(path)?, main]
             }
@@ -67,12 +69,13 @@ impl<D: Daemon> Node<'_, D> {
                     document.keep_defaults(path, before)?;
                 }
                 document.add(path, addition)?;
-                vec![Change::new(path, document.to_string())]
+                vec![Change::new(path, seen, document.to_string())]
             }
             Place::Template(path) => {
+                let seen = digest_of(&self.host, path)?;
                 let base = self.host.read_text(path)?.unwrap_or_else(|| "{{ template \"base\" . }}\n".to_owned());
                 let appended = format!("\n{}", config::tables(version, path, addition)?);
-                vec![Change { appended: Some(appended.clone()), ..Change::new(path, base + &appended) }]
+                vec![Change { appended: Some(appended.clone()), ..Change::new(path, seen, base + &appended) }]
             }
         })
     }

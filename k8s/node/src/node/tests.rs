@@ -13,8 +13,8 @@ use std::{
 };
 
 use super::{Node, now};
-use crate::{Error, daemon::Running, journal::Change};
-use bench::{Bench, V2, cases};
+use crate::{Error, daemon::Running, programs::Programs};
+use bench::{Bench, V2, cases, put};
 use fake::Fake;
 
 fn block<T>(future: impl Future<Output = T>) -> T {
@@ -356,18 +356,75 @@ fn a_configuration_that_others_changed_is_repaired_and_keeps_their_change() {
     bench.install(0).unwrap();
     let config = Path::new("/etc/containerd/config.toml");
     // Somebody writes a file of their own over it.
-    Change::new(config, format!("{V2}[debug]\nlevel = \"info\"\n")).make(&bench.fake.host).unwrap();
+    put(&bench.fake.host, config, &format!("{V2}[debug]\nlevel = \"info\"\n"));
     let status = bench.status();
     assert!(!status.ready && status.notes[0].contains("not in containerd's configuration any more"), "{status:?}");
     let report = bench.install(0).unwrap();
     assert!(report.ready && report.changed, "{report:?}");
     // Somebody adds to it.
     let text = bench.fake.host.read_text(config).unwrap().unwrap();
-    Change::new(config, format!("# hello\n{text}")).make(&bench.fake.host).unwrap();
+    put(&bench.fake.host, config, &format!("# hello\n{text}"));
     assert!(bench.status().ready);
     assert!(!bench.install(0).unwrap().changed);
     let report = bench.uninstall().unwrap();
     assert!(report.notes[0].contains("changed by somebody else"), "{report:?}");
     let text = bench.fake.host.read_text(config).unwrap().unwrap();
     assert!(text.starts_with("# hello\n") && text.contains("level = \"info\"") && !text.contains("lighter"), "{text}");
+}
+
+#[test]
+fn what_others_write_at_the_same_moment_is_not_lost() {
+    for (name, path) in [
+        ("containerd 1.7", "/etc/containerd/config.toml"),
+        ("containerd 2.1", "/etc/containerd/config.toml"),
+        ("k3s on 2.0 with a template", "/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.tmpl"),
+    ] {
+        for at in ["keep what", "write"] {
+            let bench = Bench::of(name);
+            let path = Path::new(path);
+            let theirs = format!("{}\n# theirs\n", bench.fake.host.read_text(path).unwrap().unwrap());
+            let step = |what: &str| {
+                if what.starts_with(at) && what.contains(path.to_str().unwrap()) {
+                    put(&bench.fake.host, path, &theirs);
+                }
+            };
+            let error = block(bench.node(&step).install(bench.builds[0].path(), "lighter")).unwrap_err();
+            assert!(matches!(error, Error::Raced(_)), "{name}: {at}: {error}");
+            assert_eq!(bench.fake.host.read_text(path).unwrap().unwrap(), theirs, "{name}: {at}");
+            let before = bench.tree();
+            assert!(bench.install(0).unwrap().ready, "{name}: {at}");
+            bench.uninstall().unwrap();
+            assert_eq!(bench.tree(), before, "{name}: {at}");
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_that_crashed_and_does_not_work_goes_back_to_what_worked() {
+    for more in [None, Some("lighter-wasmedge")] {
+        crash_at_every_step(
+            || Bench::of("containerd 2.1"),
+            |bench| {
+                bench.install(0).unwrap();
+            },
+            |node, bench| {
+                bench.fake.fails.borrow_mut().retain(|fails| Some(fails.as_str()) != more);
+                block(node.install(bench.builds[1].path(), "lighter")).unwrap();
+            },
+            |bench, step| {
+                let works = Programs::in_folder(bench.builds[0].path()).unwrap();
+                // By itself, or with an engine more, so that the configuration changes as well.
+                let fails = ["lighter-wasmedge", "lighter b"].into_iter().filter(|name| Some(*name) != more);
+                bench.fake.fails.replace(fails.map(str::to_owned).collect());
+                if bench.install(1).is_ok() {
+                    // It had answered before.
+                    assert_eq!(step, "remove what nobody uses", "{more:?}");
+                    return;
+                }
+                let status = bench.status();
+                assert_eq!(status.version.as_deref(), Some(works.version()), "{more:?}: {step:?}");
+                assert!(status.ready, "{more:?}: {step:?}: {status:?}");
+            },
+        );
+    }
 }

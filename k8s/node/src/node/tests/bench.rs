@@ -11,7 +11,7 @@ use super::{block, fake::Fake};
 use crate::{
     Error, Host, Node, Report,
     distribution::{Distribution, Layout},
-    journal::Change,
+    host::Content,
     programs::Prefix,
 };
 
@@ -148,6 +148,12 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
+/// As somebody else writes a file.
+pub(super) fn put(host: &Host, path: &Path, text: &str) {
+    host.make_folder(path.parent().unwrap()).unwrap();
+    host.write(path, &Content::new(text)).unwrap();
+}
+
 /// A node of a case, with two builds to install.
 pub(super) struct Bench {
     pub(super) root: tempfile::TempDir,
@@ -162,7 +168,7 @@ impl Bench {
         let host = Host::new(root.path());
         fs::create_dir(root.path().join("opt")).unwrap();
         for (path, text) in &case.files {
-            Change::new(Path::new(path), text.clone()).make(&host).unwrap();
+            put(&host, Path::new(path), text);
         }
         assert_eq!(Distribution::detect(&host).unwrap(), case.distribution, "{}", case.name);
         let builds = ["a", "b"].map(|build| {

@@ -24,7 +24,7 @@ pub(super) struct Fake {
     /// The handlers that it has read; none while it doesn't run.
     pub(super) known: RefCell<Option<Vec<String>>>,
     pub(super) restarts: Cell<u32>,
-    /// Handlers that don't work, and programs that don't run.
+    /// Handlers that don't work, and programs that don't run. A handler may be followed by the build that it fails with.
     pub(super) fails: RefCell<Vec<String>>,
     /// What it says of handlers that don't work.
     pub(super) says: RefCell<String>,
@@ -168,10 +168,10 @@ impl Daemon for Fake {
 
     async fn try_handler(&self, handler: &str) -> Result<(), Error> {
         let failed = |why: &str| Err(Error::Handler { handler: handler.to_owned(), why: why.to_owned() });
-        if self.fails.borrow().iter().any(|name| name == handler) {
-            return failed(&self.says.borrow());
-        }
-        if !self.host.exists("/opt/lighter/bin/containerd-shim-lighter-v1") { failed("no shim") } else { Ok(()) }
+        let shim = self.host.read_text(Path::new("/opt/lighter/bin/containerd-shim-lighter-v1"))?;
+        let Some((_, build)) = shim.as_deref().and_then(|shim| shim.split_once(' ')) else { return failed("no shim") };
+        let fails = |name: &String| name == handler || *name == format!("{handler} {build}");
+        if self.fails.borrow().iter().any(fails) { failed(&self.says.borrow()) } else { Ok(()) }
     }
 
     async fn sweep(&self) -> Result<(), Error> {

@@ -4,9 +4,8 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use super::{
     Bench,
-    bench::{V2, V3, cases},
+    bench::{V2, V3, cases, put},
 };
-use crate::journal::Change;
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 /// Configurations without a handler: the one that Debian's package of 1.7 brings, and none.
@@ -47,7 +46,7 @@ fn configurations_of_every_make_are_added_to_and_put_back() {
     for (name, text) in table {
         let bench = bench(name, text.as_deref());
         let more = Path::new("/etc/containerd/more.toml");
-        Change::new(more, "version = 3\n[debug]\nlevel = \"debug\"\n".to_owned()).make(&bench.fake.host).unwrap();
+        put(&bench.fake.host, more, "version = 3\n[debug]\nlevel = \"debug\"\n");
         bench.fake.known.replace(bench.fake.runtimes());
         let (before, known) = (bench.tree(), bench.fake.known.borrow().clone());
         assert_eq!(known.as_deref(), Some(&["runc".to_owned()][..]), "{name}: {text:?}");

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use super::{
     Bench,
-    bench::{V2, cases},
+    bench::{V2, cases, put},
     block,
 };
 use crate::{
@@ -51,6 +51,10 @@ fn provoked() -> Vec<(&'static [&'static str], Error)> {
     let host = Host::new(folder.path());
     let busy = [(); 2].map(|()| Lock::take(&host, Path::new("/opt"), Path::new("/opt/state"), Duration::ZERO));
     let [_held, Err(busy)] = busy else { panic!("two locks") };
+    let theirs = Bench::of("containerd 1.7");
+    let config = Path::new("/etc/containerd/config.toml");
+    let write = |step: &str| put(&theirs.fake.host, config, &format!("{V2}# at {step}\n"));
+    let raced = block(theirs.node(&write).install(theirs.builds[0].path(), "lighter")).unwrap_err();
     let unknown = Layout { units: &["no-such-unit.service"], ..Layout::of(Distribution::Containerd) };
     let pods = Bench::of("containerd 2.1");
     pods.install(0).unwrap();
@@ -82,6 +86,7 @@ fn provoked() -> Vec<(&'static [&'static str], Error)> {
             &["no unit of systemd's is known"],
             block(Containerd::new(Host::new("/"), unknown, None).restart()).unwrap_err(),
         ),
+        (&["was changed by somebody else at the same moment"], raced),
         (&["another lighter-node is at work"], busy),
         (&["pods still run by Lighter"], pods.uninstall().unwrap_err()),
     ]
