@@ -68,11 +68,11 @@ demo: install-stage ## Run a module, make it an image, push it, run it by contai
 
 MEASURE = cargo build --release --locked -q -p lighter-tests --bins && LIGHTER_DESTDIR=$(STAGE) \
   $(CARGO_TARGET_DIR)/release/$@ --json $(CARGO_TARGET_DIR)/$@.json
-bench: install-stage ## Measure against runc and a shim that does nothing: a table, and target/bench.json; then `bench-k8s`
+bench: install-stage ## Measure against runc and a shim that does nothing: a table, and bench.json in the target folder; then `bench-k8s`
 	$(MEASURE)
 	@$(MAKE) --no-print-directory bench-k8s
 
-bench-k8s: install-stage ## Measure 200 pods on one node of a real Kubernetes, against runc: a table, a plot, and target/bench-k8s.json
+bench-k8s: install-stage ## Measure 200 pods on one node of a real Kubernetes, against runc: a table, a plot, and bench-k8s.json in the target folder
 	$(MEASURE) --svg $(CARGO_TARGET_DIR)/$@.svg $(if $(LIGHTER_UPDATE),--update)
 
 scale: ## Simulate cold starts on 1 to 1000 nodes from bench's figures (LIGHTER_UPDATE=1: for docs/scale.md)

@@ -37,6 +37,8 @@ use crate::Error;
 
 /// After how long it is worth trying again what failed.
 const RETRY: Duration = Duration::from_secs(3600);
+/// How much is noted of each kind; a note has some hundred bytes, and takes a block of the disk.
+const NOTED_BYTES: u64 = 64 << 10;
 
 /// A folder of native code that only its owner can write.
 #[derive(Debug)]
@@ -128,13 +130,15 @@ impl Cache {
         remove_entry(&self.folder(key)?.join(format!("{}.cwasm", key.stem())))
     }
 
-    /// Notes that the entry of `key` could not be made, so that not every start tries again.
+    /// Notes that the entry of `key` could not be made, so that not every start tries again. The oldest notes go.
     ///
     /// # Errors
-    /// It can't be written.
+    /// It can't be written, or an old one removed.
     pub fn note_failure(&self, key: &Key, why: &str) -> Result<(), Error> {
-        let path = self.folder(key)?.join(format!("{}.failed", key.stem()));
-        fs::write(&path, why).map_err(|source| Error::Cache { operation: "write", path, source })
+        let folder = self.folder(key)?;
+        let path = folder.join(format!("{}.failed", key.stem()));
+        fs::write(&path, why).map_err(|source| Error::Cache { operation: "write", path: path.clone(), source })?;
+        evict(&folder, "failed", NOTED_BYTES, &path)
     }
 
     /// Why the entry of `key` could not be made, if that was tried lately: memory may be free again later.
@@ -310,6 +314,10 @@ mod tests {
         cache.note_failure(&baseline, "no memory").unwrap();
         assert_eq!(cache.failure(&baseline).unwrap().as_deref(), Some("no memory"));
         assert_eq!(cache.failure(&optimised).unwrap(), None);
+        // One that is too long for another beside it.
+        cache.note_failure(&optimised, &"x".repeat(NOTED_BYTES as usize)).unwrap();
+        assert_eq!(cache.failure(&baseline).unwrap(), None);
+        assert!(cache.failure(&optimised).unwrap().is_some());
         cache.remove(&baseline).unwrap();
         assert!(cache.get(&baseline).unwrap().is_none());
         assert!(cache.get(&optimised).unwrap().is_some());

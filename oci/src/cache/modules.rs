@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    checked,
+    NOTED_BYTES, checked,
     folder::{Temporary, evict, remove_entry, trusted_folder, used_now},
     lock::KeyLock,
 };
@@ -131,10 +131,10 @@ impl Modules {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Notes what an image's module is.
+    /// Notes what an image's module is. The oldest notes go: what they say is found out again.
     ///
     /// # Errors
-    /// It can't be written.
+    /// It can't be written, or an old one removed.
     pub fn note(&self, root: &str, layer: &Layer) -> Result<(), Error> {
         let path = self.images.join(format!("{root}.json"));
         let temporary = self.images.join(format!("{root}.{}.tmp", std::process::id()));
@@ -144,8 +144,9 @@ impl Modules {
             .and_then(|()| fs::rename(&temporary, &path));
         written.map_err(|source| {
             let _ = fs::remove_file(&temporary);
-            Error::Cache { operation: "write", path, source }
-        })
+            Error::Cache { operation: "write", path: path.clone(), source }
+        })?;
+        evict(&self.images, "json", NOTED_BYTES, &path)
     }
 
     fn path(&self, layer: &Layer) -> PathBuf {
@@ -191,6 +192,8 @@ impl Fetch<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::{fs::FileTimes, time::SystemTime};
+
     use super::*;
 
     fn layer(bytes: &[u8]) -> Layer {
@@ -245,6 +248,11 @@ mod tests {
         assert_eq!(modules.known(&root), None);
         modules.note(&root, &layer(b"x")).unwrap();
         assert_eq!(modules.known(&root), Some(layer(b"x")));
+        let old = folder.path().join("images/old.json");
+        fs::write(&old, " ".repeat(NOTED_BYTES as usize)).unwrap();
+        File::open(&old).unwrap().set_times(FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH)).unwrap();
+        modules.note(&root, &layer(b"x")).unwrap();
+        assert!(!old.exists() && modules.known(&root).is_some());
         fs::write(folder.path().join(format!("images/{root}.json")), "{").unwrap();
         assert_eq!(modules.known(&root), None);
     }

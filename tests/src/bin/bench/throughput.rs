@@ -68,7 +68,7 @@ impl Conditions {
     }
 }
 
-/// The series of the budgets: those of the peers in the design were measured so.
+/// The series of the budgets: the peers' figures were measured so.
 const BUDGETED: Conditions = Conditions::new(Daemon::Shared, Scope::Container, 2);
 
 /// Columns of the table of rates.
