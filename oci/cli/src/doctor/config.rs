@@ -38,6 +38,15 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         return findings;
     }
     findings.push(runtime(facts));
+    findings.extend(facts.dead.iter().map(|path| {
+        let what =
+            format!("a runtime handler leads to {}, where there is no program: no pod of it can start", path.display());
+        Finding::problem(
+            CHECK,
+            what,
+            "run `lighter-node install`, or correct the handler's runtime_path, then restart containerd",
+        )
+    }));
     if facts.containerds.iter().any(|containerd| containerd.version.is_some_and(|version| version >= TRANSFERS)) {
         findings.push(image_pull(facts));
     }
@@ -244,6 +253,17 @@ mod tests {
         let facts = Facts { kubernetes: false, ..facts("disabled_plugins = [\"cri\"]", Version(2, 1, 0)) };
         let findings = check(&facts);
         assert!(findings.len() == 1 && findings[0].status == Status::Ok, "{findings:?}");
+    }
+
+    #[test]
+    fn a_handler_that_leads_nowhere_is_a_problem() {
+        let facts = Facts {
+            dead: vec!["/opt/gone/containerd-shim-lighter-v1".into()],
+            ..facts("version = 3", Version(2, 1, 0))
+        };
+        let findings = check(&facts);
+        let found = findings.iter().find(|finding| finding.status == Status::Problem).unwrap();
+        assert!(found.what.contains("/opt/gone/containerd-shim-lighter-v1"), "{found:?}");
     }
 
     #[test]

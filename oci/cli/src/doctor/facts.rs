@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     pub(super) configs: Vec<ConfigFile>,
     /// The shims that its handlers lead to by path, links resolved; only those that can be executed.
     pub(super) shims: Vec<PathBuf>,
+    /// Paths of our names that its handlers lead to, where there is no program.
+    pub(super) dead: Vec<PathBuf>,
     pub(super) host: Host,
     pub(super) cache: Cache,
 }

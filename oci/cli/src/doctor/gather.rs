@@ -58,6 +58,7 @@ pub(crate) async fn gather() -> Facts {
         kubernetes: rancher.is_some() || processes.iter().any(|process| KUBELETS.contains(&&*process.name)),
         rancher,
         shims: shims(&configs),
+        dead: dead(&configs),
         configs,
         host: host(),
         cache: cache(Path::new(lighter_oci::Cache::NODE)),
@@ -263,10 +264,25 @@ fn matches(pattern: &str, name: &str) -> bool {
     name.ends_with(last)
 }
 
+/// The paths that handlers lead to.
+fn handler_paths(configs: &[ConfigFile]) -> impl Iterator<Item = &Path> {
+    configs.iter().filter_map(|file| file.content.as_ref().ok()).flat_map(config::paths)
+}
+
+/// Those of a name of ours where there is no program.
+fn dead(configs: &[ConfigFile]) -> Vec<PathBuf> {
+    let is_ours = |path: &&Path| {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let of = name.strip_prefix("containerd-shim-").and_then(|name| name.strip_suffix("-v1"));
+        of.is_some_and(|of| ["lighter", "wasmtime", "wamr", "wasmedge"].contains(&of))
+    };
+    handler_paths(configs).filter(is_ours).filter(|path| !is_executable(path)).map(Path::to_owned).collect()
+}
+
 /// The shims that handlers lead to by path, links resolved: each engine's is a link to the one.
 fn shims(configs: &[ConfigFile]) -> Vec<PathBuf> {
-    let paths = configs.iter().filter_map(|file| file.content.as_ref().ok()).flat_map(config::paths);
-    let resolved = paths.filter(|path| is_executable(path)).filter_map(|path| path.canonicalize().ok());
+    let resolved =
+        handler_paths(configs).filter(|path| is_executable(path)).filter_map(|path| path.canonicalize().ok());
     resolved.filter(|path| path.file_name() == Some(OsStr::new(SHIM))).collect()
 }
 
@@ -491,12 +507,17 @@ mod tests {
         };
         let shim = root.join(SHIM);
         let by = |key: &str, name: &str| shims(&config(&format!("{key} = '{}'", root.join(name).display())));
+        let dead = |name: &str| dead(&config(&format!("runtime_path = '{}'", root.join(name).display())));
         assert!(by("runtime_path", SHIM).is_empty());
         fs::write(&shim, "").unwrap();
         assert!(by("runtime_path", SHIM).is_empty());
+        assert_eq!(dead(SHIM), [shim.clone()]);
+        assert_eq!(dead("containerd-shim-wamr-v1"), [root.join("containerd-shim-wamr-v1")]);
+        assert!(dead("containerd-shim-theirs-v1").is_empty());
         fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(&shim, root.join("containerd-shim-runc-v2")).unwrap();
         std::os::unix::fs::symlink(SHIM, root.join("containerd-shim-wamr-v1")).unwrap();
+        assert!(dead(SHIM).is_empty() && dead("containerd-shim-wamr-v1").is_empty());
         for (key, name, found) in [
             ("runtime_path", SHIM, true),
             ("runtime_type", SHIM, true),
