@@ -511,7 +511,7 @@ mod tests {
         assert!(by("runtime_path", SHIM).is_empty());
         fs::write(&shim, "").unwrap();
         assert!(by("runtime_path", SHIM).is_empty());
-        assert_eq!(dead(SHIM), [shim.clone()]);
+        assert_eq!(dead(SHIM), [shim.as_path()]);
         assert_eq!(dead("containerd-shim-wamr-v1"), [root.join("containerd-shim-wamr-v1")]);
         assert!(dead("containerd-shim-theirs-v1").is_empty());
         fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
