@@ -3,7 +3,10 @@
 //! `PREFIX/state/journal.json` and, beside it, the bytes of each file as it was. Whatever a crash leaves, the next run
 //! finds either no journal, and nothing was changed, or a journal by which all can be put back.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -215,12 +218,10 @@ impl Journal {
     ///
     /// # Errors
     /// A file can't be read or written.
-    pub fn put_back(&self, host: &Host, state: &Path) -> Result<Vec<PathBuf>, Error> {
+    pub fn put_back(&self, host: &Host, state: &Path) -> Result<Vec<Changed>, Error> {
         let mut changed = Vec::new();
         for edit in self.edits.iter().rev() {
-            if self.put_back_one(host, state, edit)? {
-                changed.push(edit.path.clone());
-            }
+            changed.extend(self.put_back_one(host, state, edit)?);
             if let Some(folder) = &edit.folder {
                 remove_empty(host, edit.path.parent(), folder);
             }
@@ -228,11 +229,11 @@ impl Journal {
         Ok(changed)
     }
 
-    fn put_back_one(&self, host: &Host, state: &Path, edit: &Edit) -> Result<bool, Error> {
+    fn put_back_one(&self, host: &Host, state: &Path, edit: &Edit) -> Result<Option<Changed>, Error> {
         let now = host.read(&edit.path)?;
         let digest_now = now.as_ref().map(|content| digest(&content.bytes));
         if digest_now.as_deref() == edit.original.as_ref().map(|original| original.digest.as_str()) {
-            return Ok(false);
+            return Ok(None);
         }
         if digest_now.as_ref() == Some(&edit.written) {
             match &edit.original {
@@ -247,10 +248,10 @@ impl Journal {
                     host.write(&edit.path, &content)?;
                 }
             }
-            return Ok(false);
+            return Ok(None);
         }
         // Somebody else's, by now. One that was removed stays so.
-        let Some(now) = now else { return Ok(false) };
+        let Some(now) = now else { return Ok(None) };
         let text = String::from_utf8_lossy(&now.bytes).into_owned();
         let without = match &edit.appended {
             // No TOML: the exact text that was put there, if it is there still.
@@ -261,10 +262,12 @@ impl Journal {
                 document.to_string()
             }
         };
+        let has_ours =
+            edit.appended.is_some() && self.addition.handlers.iter().any(|handler| without.contains(&handler.shim));
         if without != text {
             host.write(&edit.path, &Content { bytes: without.into_bytes(), ..now })?;
         }
-        Ok(true)
+        Ok(Some(Changed { path: edit.path.clone(), has_ours }))
     }
 
     /// Whether every file is as it was written.
@@ -278,6 +281,25 @@ impl Journal {
             }
         }
         Ok(true)
+    }
+}
+
+/// A file that somebody else has changed since we wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The host's path.
+    pub path: PathBuf,
+    /// Whether lines of ours are in it still: a template is no TOML, so lines that were changed are not known.
+    pub has_ours: bool,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.has_ours {
+            false => write!(f, "{path} was changed by somebody else: only our lines were taken out"),
+            true => write!(f, "{path} was changed by somebody else, our lines as well: take them out by hand"),
+        }
     }
 }
 
@@ -389,9 +411,9 @@ mod tests {
         let odd = Content { mode: 0o640, ..Content::new(*b"version = 2 # \xff no UTF-8\r\n") };
         host.write(path, &odd).unwrap();
         let journal = changed(&host, "/etc/config.toml", "version = 2\n");
-        assert_eq!(journal.put_back(&host, Path::new(STATE)).unwrap(), [""; 0].map(PathBuf::from));
+        assert_eq!(journal.put_back(&host, Path::new(STATE)).unwrap(), []);
         assert_eq!(host.read(path).unwrap().unwrap(), odd);
-        assert_eq!(journal.put_back(&host, Path::new(STATE)).unwrap(), [""; 0].map(PathBuf::from));
+        assert_eq!(journal.put_back(&host, Path::new(STATE)).unwrap(), []);
         assert_eq!(host.read(path).unwrap().unwrap(), odd);
     }
 
@@ -413,7 +435,10 @@ mod tests {
         let journal = changed(&host, "/etc/config.toml", &document.to_string());
         host.write(path, &Content::new(format!("{document}\n[debug]\nlevel = \"info\"\n"))).unwrap();
         assert!(!journal.is_intact(&host).unwrap());
-        assert_eq!(journal.put_back(&host, Path::new(STATE)).unwrap(), [path]);
+        assert_eq!(
+            journal.put_back(&host, Path::new(STATE)).unwrap(),
+            [Changed { path: path.to_owned(), has_ours: false }]
+        );
         let text = host.read_text(path).unwrap().unwrap();
         assert!(text.contains("level = \"info\"") && !text.contains("lighter"), "{text}");
     }
@@ -431,8 +456,14 @@ mod tests {
         journal.note(&host, Path::new(STATE), &change).unwrap();
         change.make(&host).unwrap();
         host.write(path, &Content::new(format!("{text}[theirs]\n"))).unwrap();
-        assert_eq!(journal.put_back(&host, Path::new(STATE)).unwrap(), [path]);
+        assert_eq!(
+            journal.put_back(&host, Path::new(STATE)).unwrap(),
+            [Changed { path: path.to_owned(), has_ours: false }]
+        );
         assert_eq!(host.read_text(path).unwrap().unwrap(), "{{ template \"base\" . }}\n[theirs]\n");
+        host.write(path, &Content::new("[ours] # theirs\nruntime_path = '/s'\n")).unwrap();
+        let changed = journal.put_back(&host, Path::new(STATE)).unwrap().swap_remove(0);
+        assert!(changed.has_ours && changed.to_string().contains("by hand"), "{changed}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod lines;
 mod tests;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -84,7 +84,7 @@ impl<D: Daemon> Node<'_, D> {
             journal.phase = Phase::Removing;
             journal.store(&self.host, &self.prefix.state())?;
             self.step("put the configuration back");
-            notes.extend(journal.put_back(&self.host, &self.prefix.state())?.iter().map(|path| changed_note(path)));
+            notes.extend(journal.put_back(&self.host, &self.prefix.state())?.iter().map(ToString::to_string));
             self.settle(&names).await?;
             if asked.is_err() {
                 // It was down, and its configuration may have been why. Its pods run on without it.
@@ -217,7 +217,7 @@ impl<D: Daemon> Node<'_, D> {
     /// Undoes what the journal says; what remains of it is which versions pods may run by.
     fn put_back(&self, journal: Journal, versions: &[Used], notes: &mut Vec<String>) -> Result<(), Error> {
         let state = self.prefix.state();
-        notes.extend(journal.put_back(&self.host, &state)?.iter().map(|path| changed_note(path)));
+        notes.extend(journal.put_back(&self.host, &state)?.iter().map(ToString::to_string));
         self.step("clear the journal");
         journal.clear(&self.host, &state, versions)
     }
@@ -258,10 +258,6 @@ impl<D: Daemon> Node<'_, D> {
 fn is_state(name: &str) -> bool {
     let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(".lighter-node")).unwrap_or(name);
     ["lock", "journal.json", "candidate.toml"].contains(&name) || name.starts_with("original-")
-}
-
-fn changed_note(path: &Path) -> String {
-    format!("{} was changed by somebody else: only our lines were taken out", path.display())
 }
 
 pub(super) fn now() -> u64 {
