@@ -82,6 +82,8 @@ impl<D: Daemon> Node<'_, D> {
             self.refuse_used(&asked, force)?;
             self.step("write the journal");
             journal.phase = Phase::Removing;
+            // Nobody wants it back.
+            journal.proven = None;
             journal.store(&self.host, &self.prefix.state())?;
             self.step("put the configuration back");
             notes.extend(journal.put_back(&self.host, &self.prefix.state())?.iter().map(ToString::to_string));

@@ -183,6 +183,21 @@ fn a_crash_at_any_step_of_an_upgrade_or_a_removal_is_gone_on_from() {
                 assert_eq!(bench.tree(), before, "{name}: {step:?}");
             },
         );
+        // What was being removed is not what is gone back to.
+        crash_at_every_step(
+            || Bench::of(name),
+            prepare,
+            remove,
+            |bench, step| {
+                bench.fake.fails.borrow_mut().push("lighter b".to_owned());
+                bench.install(1).unwrap_err();
+                let came_back = bench.status().ready;
+                assert_eq!(came_back, step == "write the journal", "{name}: {step:?}: {:?}", bench.status());
+                if !came_back {
+                    assert_eq!(bench.tree(), before, "{name}: {step:?}");
+                }
+            },
+        );
         crash_at_every_step(
             || Bench::of(name),
             prepare,
