@@ -130,9 +130,14 @@ fn normal(text: &str) -> String {
 }
 
 /// Runs the same by both runtimes, and panics where a line differs. Returns Lighter's.
+///
+/// On a busy machine, runc's shim now and then loses what a container said last: it may say it again. Ours may not.
 #[track_caller]
 fn same(bed: &Bed, docker: bool, flags: &[&str], args: &[&str]) -> Output {
-    let (theirs, ours) = (run(bed, docker, RUNC, flags, args), run(bed, docker, RUNTIME, flags, args));
+    let ours = run(bed, docker, RUNTIME, flags, args);
+    let said = |output: &Output| [normal(&output.stdout), normal(&output.stderr)];
+    let theirs = || run(bed, docker, RUNC, flags, args);
+    let theirs = (0..2).map(|_| theirs()).find(|theirs| said(theirs) == said(&ours)).unwrap_or_else(theirs);
     let what = format!("{} {flags:?} {args:.60?}", if docker { "docker run" } else { "ctr run" });
     for (name, theirs, ours) in [("stdout", &theirs.stdout, &ours.stdout), ("stderr", &theirs.stderr, &ours.stderr)] {
         let (theirs, ours) = (normal(theirs), normal(ours));
