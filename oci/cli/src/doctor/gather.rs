@@ -272,9 +272,8 @@ fn handler_paths(configs: &[ConfigFile]) -> impl Iterator<Item = &Path> {
 /// Those of a name of ours where there is no program.
 fn dead(configs: &[ConfigFile]) -> Vec<PathBuf> {
     let is_ours = |path: &&Path| {
-        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        let of = name.strip_prefix("containerd-shim-").and_then(|name| name.strip_suffix("-v1"));
-        of.is_some_and(|of| ["lighter", "wasmtime", "wamr", "wasmedge"].contains(&of))
+        let is = |name: &str| path.file_name() == Some(OsStr::new(name));
+        is(SHIM) || engines::ENGINES.iter().any(|engine| is(&format!("containerd-shim-{engine}-v1")))
     };
     handler_paths(configs).filter(is_ours).filter(|path| !is_executable(path)).map(Path::to_owned).collect()
 }
