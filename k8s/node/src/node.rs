@@ -206,6 +206,7 @@ impl<D: Daemon> Node<'_, D> {
                 let nobody = self.daemon.running(&journal.handlers()).await.is_ok_and(|pods| pods.is_empty());
                 let mut versions = journal.versions.clone();
                 if nobody {
+                    // What has worked is kept even so: it is gone back to where the next one doesn't.
                     versions
                         .retain(|used| journal.proven.as_ref().is_some_and(|proven| proven.version == used.version));
                 }
