@@ -146,9 +146,11 @@ fn same(bed: &Bed, docker: bool, flags: &[&str], args: &[&str]) -> Output {
         };
         assert!(
             theirs == ours,
-            "{what}: {name} differs\nonly under runc: {:#?}\nonly under Lighter: {:#?}\n{ours}",
+            "{what}: {name} differs\nonly under runc: {:#?}\nonly under Lighter: {:#?}\nrunc, {} lines:\n{theirs}\nLighter, {} lines:\n{ours}",
             only(&theirs, &ours),
-            only(&ours, &theirs)
+            only(&ours, &theirs),
+            theirs.lines().count(),
+            ours.lines().count()
         );
     }
     assert_eq!(theirs.status, ours.status, "{what}\n{theirs}\n{ours}");
